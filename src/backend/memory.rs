@@ -1,0 +1,472 @@
+//! The entries of one function in the heap of this process: a store and its counters behind one exclusive section.
+//!
+//! Equality of keys may be foreign code: it can take any time, raise, switch threads, or call this very cache. So a
+//! search never runs it. Where a stored key cannot be compared without it, the search leaves the section with that key
+//! held, asks outside, enters again, and goes on only from facts that still hold.
+
+use crate::clock::Clock;
+use crate::options::Options;
+use crate::policy::Slot;
+use crate::stats::Stats;
+use crate::store::{Cleared, Entry, Evicted, Hit, Store};
+use crate::sync::{Exclusive, Token};
+
+/// What can be said of two keys without running foreign code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// They are equal.
+    Equal,
+    /// They are not.
+    Different,
+    /// Only their own `__eq__` can tell.
+    Unsure,
+}
+
+/// A key that is looked for.
+pub trait Query<K> {
+    /// What foreign equality raises.
+    type Error;
+
+    /// The hash of the key.
+    fn hash(&self) -> u64;
+    /// Compares without running foreign code. Called inside the section.
+    fn compare(&self, token: Token<'_>, stored: &K) -> Match;
+    /// Another handle on a stored key. Called inside the section.
+    fn hold(&self, token: Token<'_>, stored: &K) -> K;
+    /// Whether two handles are of one stored key. Called inside the section.
+    fn is_same(&self, one: &K, other: &K) -> bool;
+    /// Compares by foreign code. Called outside the section.
+    fn ask(&self, token: Token<'_>, stored: &K) -> Result<bool, Self::Error>;
+}
+
+/// Where a search ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// The key is in this slot.
+    Held(Slot),
+    /// The key is not in the store.
+    Absent,
+    /// Foreign equality changed the store each time it was asked. Nobody knows.
+    Unsettled,
+}
+
+/// How often a search starts again because the store changed while foreign equality ran.
+const MOST_RESTARTS: usize = 32;
+
+/// The answer to a lookup.
+#[derive(Debug)]
+pub enum Lookup<K, V, R> {
+    /// What was read from the value.
+    Hit(R),
+    /// Not there; counted as a miss.
+    Miss(Absence<K, V>),
+}
+
+/// A miss: what the store was like, and perhaps an entry whose time was over.
+#[derive(Debug)]
+#[must_use = "drop it when no lock is held: dropping may run foreign code"]
+pub struct Absence<K, V> {
+    generation: u64,
+    _expired: Option<Entry<K, V>>,
+}
+
+impl<K, V> Absence<K, V> {
+    /// Drops the expired entry, which may run foreign code, and keeps the generation for [`Memory::keep`].
+    pub fn generation(self) -> u64 {
+        self.generation
+    }
+}
+
+#[derive(Debug)]
+struct State<K, V> {
+    store: Store<K, V>,
+    stats: Stats,
+}
+
+impl<K, V> State<K, V> {
+    #[inline(always)]
+    fn look_up<R>(&mut self, place: Place, read: impl FnOnce(&V) -> R) -> Lookup<K, V, R> {
+        let expired = match place {
+            Place::Held(slot) => match self.store.hit(slot) {
+                Hit::Live(value) => {
+                    self.stats.hits += 1;
+                    return Lookup::Hit(read(value));
+                }
+                Hit::Expired(entry) => Some(entry),
+            },
+            Place::Absent | Place::Unsettled => None,
+        };
+        self.stats.misses += 1;
+        Lookup::Miss(Absence { generation: self.store.generation(), _expired: expired })
+    }
+}
+
+/// The memory backend of one function.
+#[derive(Debug)]
+pub struct Memory<K, V> {
+    state: Exclusive<State<K, V>>,
+    is_bounded: bool,
+}
+
+impl<K, V> Memory<K, V> {
+    /// An empty cache.
+    pub fn new(options: &Options, clock: Option<Clock>) -> Self {
+        let state = State { store: Store::new(options, clock), stats: Stats::default() };
+        Self { state: Exclusive::new(state), is_bounded: options.max_size.is_some() }
+    }
+
+    /// Looks the key up, counts a hit or a miss, and on a hit returns what `read` makes of the value.
+    #[inline(always)]
+    pub fn look_up<Q: Query<K>, R>(
+        &self,
+        token: Token<'_>,
+        query: &Q,
+        read: impl Fn(&V) -> R,
+    ) -> Result<Lookup<K, V, R>, Q::Error> {
+        let quick = self.state.with(token, |state| {
+            let mut unsure = false;
+            let found = state.store.find(query.hash(), |stored| match query.compare(token, stored) {
+                Match::Equal => true,
+                Match::Different => false,
+                Match::Unsure => {
+                    unsure = true;
+                    true
+                }
+            });
+            match found {
+                Some(_) if unsure => None,
+                Some(slot) => Some(state.look_up(Place::Held(slot), &read)),
+                None => Some(state.look_up(Place::Absent, &read)),
+            }
+        });
+        match quick {
+            Some(lookup) => Ok(lookup),
+            None => self.look_up_asking(token, query, read),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_up_asking<Q: Query<K>, R>(
+        &self,
+        token: Token<'_>,
+        query: &Q,
+        read: impl Fn(&V) -> R,
+    ) -> Result<Lookup<K, V, R>, Q::Error> {
+        self.locate(token, query, |state, place| state.look_up(place, &read))
+    }
+
+    /// Counts a miss of a cache that keeps nothing.
+    pub fn count_miss(&self, token: Token<'_>) {
+        self.state.with(token, |state| state.stats.misses += 1);
+    }
+
+    /// Stores the value that was computed after a miss at `generation`. If the key has been stored meanwhile, a bounded
+    /// cache keeps the first value and an unbounded one the last, as `functools.lru_cache` does.
+    pub fn keep<Q: Query<K>>(
+        &self,
+        token: Token<'_>,
+        query: &Q,
+        generation: u64,
+        key: K,
+        value: V,
+    ) -> Result<Kept<K, V>, Q::Error> {
+        let hash = query.hash();
+        let mut newcomer = Some(Entry { key, value });
+        let unchanged = self.state.with(token, |state| {
+            if state.store.generation() != generation {
+                return None;
+            }
+            newcomer.take().map(|Entry { key, value }| state.store.insert(hash, key, value))
+        });
+        if let Some(evicted) = unchanged {
+            return Ok(Kept { _evicted: Some(evicted), _replaced: None, _refused: None });
+        }
+        let mut replaced = None;
+        let evicted = self.locate(token, query, |state, place| match place {
+            Place::Absent => newcomer.take().map(|Entry { key, value }| state.store.insert(hash, key, value)),
+            Place::Held(slot) if state.store.is_expired(slot) => {
+                replaced = Some(state.store.remove(slot));
+                newcomer.take().map(|Entry { key, value }| state.store.insert(hash, key, value))
+            }
+            Place::Held(slot) => {
+                if let (false, Some(entry)) = (self.is_bounded, newcomer.take()) {
+                    let Entry { key, value } = entry;
+                    let value = state.store.replace(slot, value);
+                    replaced = Some(Entry { key, value });
+                }
+                None
+            }
+            Place::Unsettled => None,
+        })?;
+        Ok(Kept { _evicted: evicted, _replaced: replaced, _refused: newcomer })
+    }
+
+    /// Removes the key's entry, if there is one whose time is not over.
+    pub fn invalidate<Q: Query<K>>(&self, token: Token<'_>, query: &Q) -> Result<bool, Q::Error> {
+        let removed = self.locate(token, query, |state, place| match place {
+            Place::Held(slot) => Some((!state.store.is_expired(slot), state.store.remove(slot))),
+            Place::Absent | Place::Unsettled => None,
+        })?;
+        Ok(removed.is_some_and(|(was_live, _)| was_live))
+    }
+
+    /// Whether a lookup would hit, without counting or touching.
+    pub fn contains<Q: Query<K>>(&self, token: Token<'_>, query: &Q) -> Result<bool, Q::Error> {
+        self.locate(token, query, |state, place| match place {
+            Place::Held(slot) => !state.store.is_expired(slot),
+            Place::Absent | Place::Unsettled => false,
+        })
+    }
+
+    /// Removes all entries and resets the counters.
+    pub fn clear(&self, token: Token<'_>) -> Cleared<K, V> {
+        self.state.with(token, |state| {
+            state.stats = Stats::default();
+            state.store.clear()
+        })
+    }
+
+    /// The counters, and the number of entries whose time is not over.
+    pub fn info(&self, token: Token<'_>) -> (Stats, usize) {
+        loop {
+            let (evicted, info) = self.state.with(token, |state| {
+                let evicted = state.store.expire();
+                (evicted, (state.stats, state.store.len()))
+            });
+            if evicted.is_empty() {
+                return info;
+            }
+        }
+    }
+
+    /// Lends every entry to a garbage collection.
+    #[cfg(feature = "python")]
+    pub fn visit<E>(
+        &self,
+        collection: &pyo3::PyVisit<'_>,
+        mut visit: impl FnMut(&Entry<K, V>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.state.peek(collection, |state| state.store.entries().try_for_each(&mut visit)).unwrap_or(Ok(()))
+    }
+
+    /// Finds the key, asking foreign equality where it must, and runs `act` in the very section in which the result
+    /// was established.
+    fn locate<Q: Query<K>, R>(
+        &self,
+        token: Token<'_>,
+        query: &Q,
+        act: impl FnOnce(&mut State<K, V>, Place) -> R,
+    ) -> Result<R, Q::Error> {
+        let mut act = Some(act);
+        let mut restarts = 0;
+        // Facts from outside: that many doubtful keys of this generation, in search order, are not the one; this one is.
+        let mut rejected = 0;
+        let mut generation = None;
+        let mut confirmed: Option<(Slot, K)> = None;
+        loop {
+            let step = self.state.with(token, |state| {
+                let mut settle = |state: &mut State<K, V>, place| match act.take() {
+                    Some(act) => Step::Done(act(state, place)),
+                    None => unreachable!("a settled search ends"),
+                };
+                if let Some((slot, key)) = &confirmed {
+                    // The slot may have been emptied or reused meanwhile. With the key itself still in it, all is well.
+                    if state.store.key(*slot).is_some_and(|stored| query.is_same(stored, key)) {
+                        return settle(state, Place::Held(*slot));
+                    }
+                }
+                let now = state.store.generation();
+                if generation.replace(now).is_some_and(|before| before != now) {
+                    rejected = 0;
+                    restarts += 1;
+                    if restarts > MOST_RESTARTS {
+                        return settle(state, Place::Unsettled);
+                    }
+                }
+                let mut skip = rejected;
+                let mut doubtful = None;
+                let found = state.store.find_in_order(query.hash(), |stored| match query.compare(token, stored) {
+                    Match::Equal => true,
+                    Match::Different => false,
+                    Match::Unsure if skip > 0 => {
+                        skip -= 1;
+                        false
+                    }
+                    Match::Unsure => {
+                        doubtful = Some(query.hold(token, stored));
+                        true
+                    }
+                });
+                match (found, doubtful) {
+                    (Some(slot), Some(key)) => Step::Ask(slot, key),
+                    (Some(slot), None) => settle(state, Place::Held(slot)),
+                    (None, _) => settle(state, Place::Absent),
+                }
+            });
+            // Whatever was confirmed did not hold, or the search would be over. Its handle is dropped here, outside.
+            confirmed = None;
+            match step {
+                Step::Done(result) => return Ok(result),
+                Step::Ask(slot, key) => {
+                    if query.ask(token, &key)? {
+                        confirmed = Some((slot, key));
+                    } else {
+                        rejected += 1;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How a section of a search ended.
+enum Step<K, R> {
+    Done(R),
+    Ask(Slot, K),
+}
+
+/// What is left over when a value has been stored.
+#[derive(Debug)]
+#[must_use = "drop it when no lock is held: dropping may run foreign code"]
+pub struct Kept<K, V> {
+    _evicted: Option<Evicted<K, V>>,
+    _replaced: Option<Entry<K, V>>,
+    _refused: Option<Entry<K, V>>,
+}
+
+#[cfg(all(test, not(feature = "python")))]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    /// A key that only "foreign" equality can compare, with something to do each time it is asked.
+    struct Doubtful<'a> {
+        number: u32,
+        asked: Cell<usize>,
+        meanwhile: &'a dyn Fn(),
+    }
+
+    impl Query<u32> for Doubtful<'_> {
+        type Error = &'static str;
+
+        fn hash(&self) -> u64 {
+            1
+        }
+
+        fn compare(&self, _: Token<'_>, _: &u32) -> Match {
+            Match::Unsure
+        }
+
+        fn hold(&self, _: Token<'_>, stored: &u32) -> u32 {
+            *stored
+        }
+
+        fn is_same(&self, one: &u32, other: &u32) -> bool {
+            one == other
+        }
+
+        fn ask(&self, _: Token<'_>, stored: &u32) -> Result<bool, Self::Error> {
+            self.asked.set(self.asked.get() + 1);
+            (self.meanwhile)();
+            if self.number == u32::MAX { Err("raised") } else { Ok(*stored == self.number) }
+        }
+    }
+
+    fn query(number: u32, meanwhile: &dyn Fn()) -> Doubtful<'_> {
+        Doubtful { number, asked: Cell::new(0), meanwhile }
+    }
+
+    fn memory(max_size: Option<usize>, entries: u32) -> Memory<u32, u32> {
+        let memory = Memory::new(&Options { max_size, ..Options::default() }, None);
+        for number in 0..entries {
+            let _ = keep(&memory, &query(number, &|| ()), number * 10);
+        }
+        memory
+    }
+
+    fn keep(memory: &Memory<u32, u32>, query: &Doubtful<'_>, value: u32) -> Kept<u32, u32> {
+        memory.keep(Token::default(), query, u64::MAX, query.number, value).expect("no key raises here")
+    }
+
+    fn get(memory: &Memory<u32, u32>, query: &Doubtful<'_>) -> Result<Option<u32>, &'static str> {
+        memory.look_up(Token::default(), query, |value| *value).map(|lookup| match lookup {
+            Lookup::Hit(value) => Some(value),
+            Lookup::Miss(_) => None,
+        })
+    }
+
+    #[test]
+    fn every_doubtful_key_is_asked_once() {
+        let memory = memory(None, 10);
+        for number in 0..10 {
+            let query = query(number, &|| ());
+            assert_eq!(get(&memory, &query), Ok(Some(number * 10)));
+            assert!(query.asked.get() <= 10);
+        }
+        let absent = query(99, &|| ());
+        assert_eq!((get(&memory, &absent), absent.asked.get()), (Ok(None), 10));
+    }
+
+    #[test]
+    fn an_equality_that_raises_leaves_the_cache_as_it_was() {
+        let memory = memory(None, 3);
+        assert_eq!(get(&memory, &query(u32::MAX, &|| ())), Err("raised"));
+        let (stats, size) = memory.info(Token::default());
+        assert_eq!((stats, size), (Stats::default(), 3));
+    }
+
+    #[test]
+    fn an_equality_that_clears_the_cache_ends_in_a_miss() {
+        let memory = memory(None, 3);
+        let clear = || drop(memory.clear(Token::default()));
+        assert_eq!(get(&memory, &query(2, &clear)), Ok(None));
+        assert_eq!(memory.info(Token::default()).1, 0);
+    }
+
+    #[test]
+    fn a_confirmed_entry_whose_slot_was_reused_is_not_returned() {
+        let memory = memory(Some(1), 1);
+        let evict = || {
+            let _ = keep(&memory, &query(7, &|| ()), 70);
+        };
+        // Asked about 0, which is equal; but by then 7 has evicted it from the only slot.
+        assert_eq!(get(&memory, &query(0, &evict)), Ok(None));
+        assert_eq!(get(&memory, &query(7, &|| ())), Ok(Some(70)));
+    }
+
+    #[test]
+    fn an_equality_that_changes_the_cache_for_ever_ends_in_a_miss_that_is_not_stored() {
+        let memory = memory(Some(1), 1);
+        let next = Cell::new(100);
+        let churn = || {
+            next.set(next.get() + 1);
+            let _ = keep(&memory, &query(next.get(), &|| ()), 0);
+        };
+        let hostile = query(5, &churn);
+        assert_eq!(get(&memory, &hostile), Ok(None));
+        let _ = keep(&memory, &hostile, 50);
+        assert!(hostile.asked.get() <= 4 * MOST_RESTARTS);
+        assert_eq!(get(&memory, &query(5, &|| ())), Ok(None));
+        assert_eq!(memory.info(Token::default()).1, 1);
+    }
+
+    #[test]
+    fn a_late_duplicate_keeps_the_first_value_when_bounded_and_the_last_when_not() {
+        for (max_size, kept) in [(Some(4), 0), (None, 99)] {
+            let memory = memory(max_size, 1);
+            let _ = keep(&memory, &query(0, &|| ()), 99);
+            assert_eq!(get(&memory, &query(0, &|| ())), Ok(Some(kept)));
+        }
+    }
+
+    #[test]
+    fn invalidating_and_looking_count_nothing() {
+        let memory = memory(None, 2);
+        assert_eq!(memory.contains(Token::default(), &query(1, &|| ())), Ok(true));
+        assert_eq!(memory.invalidate(Token::default(), &query(1, &|| ())), Ok(true));
+        assert_eq!(memory.invalidate(Token::default(), &query(1, &|| ())), Ok(false));
+        assert_eq!(memory.contains(Token::default(), &query(1, &|| ())), Ok(false));
+        assert_eq!(memory.info(Token::default()), (Stats::default(), 1));
+    }
+}

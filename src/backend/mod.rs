@@ -1,0 +1,4 @@
+//! Where entries live. A backend turns the steps of a call (look up, keep, forget) into sections of a store that no
+//! other thread sees half done.
+
+pub mod memory;

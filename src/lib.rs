@@ -1,0 +1,38 @@
+//! Caching decorators for Python whose every call is native.
+//!
+//! ```text
+//!                  f(x, k=1)                          foreign code that may run, with no lock or borrow of ours held
+//!                      │
+//!  py/ffi              ▼  vectorcall: the caller's own array
+//!  py/key              key ────────────────────────►  __hash__
+//!  backend/memory      look up ────────────────────►  __eq__, where identity and built-in types do not decide
+//!  store, policy       ├─ hit ──► return the value
+//!  py/cached_function  └─ miss ─► call the function ─►  the user's function
+//!  backend/memory                 keep the value
+//!                                 drop what left ───►  __del__
+//!                                 return the value
+//! ```
+//!
+//! One direction: `py → backend → store → policy`. Without the feature `python` the crate is everything but `py`, and
+//! its tests need no interpreter.
+
+pub mod backend;
+pub mod clock;
+pub mod options;
+pub mod policy;
+pub mod stats;
+pub mod store;
+pub mod sync;
+
+#[cfg(feature = "python")]
+mod py;
+
+#[cfg(feature = "python")]
+use pyo3::prelude::*;
+
+/// The extension module.
+#[cfg(feature = "python")]
+#[pymodule(gil_used = false)]
+fn warp_cache(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    py::register(module)
+}

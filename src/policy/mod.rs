@@ -1,0 +1,156 @@
+//! Which entry goes when the cache is full.
+//!
+//! A policy moves slot numbers about. It knows no keys, no values, no clock and no Python, so each one is tested with a
+//! trace of numbers. The store calls it; it calls nobody.
+
+mod fifo;
+mod lfu;
+mod list;
+mod lru;
+mod mru;
+
+pub use fifo::Fifo;
+pub use lfu::Lfu;
+pub use list::List;
+pub use lru::Lru;
+pub use mru::Mru;
+
+use crate::options::Strategy;
+use std::collections::TryReserveError;
+
+/// The number of a place in the store's slab.
+///
+/// Slot 0 is nobody's: the store keeps no entry there, and lists use it as both their ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct Slot(pub u32);
+
+impl Slot {
+    /// The slot that never holds an entry.
+    pub const NONE: Slot = Slot(0);
+
+    /// The slot as an index.
+    #[inline]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// An eviction algorithm over slots.
+///
+/// The caller keeps the membership: a slot is inserted once, may be hit while it is in, and is removed once. `victim`
+/// never changes membership; the caller follows it with `remove`, and does both before the newcomer is inserted, so that
+/// no policy can choose the newcomer.
+pub trait Policy {
+    /// Makes room for `slot`, the one allocation that `insert` of that slot may need.
+    fn try_reserve(&mut self, slot: Slot) -> Result<(), TryReserveError>;
+    /// An entry was stored in `slot`. `try_reserve(slot)` has succeeded.
+    fn insert(&mut self, slot: Slot);
+    /// The entry in `slot` was returned to a caller.
+    fn hit(&mut self, slot: Slot);
+    /// The entry in `slot` is gone.
+    fn remove(&mut self, slot: Slot);
+    /// The entry to evict next, or `None` when there is none to choose.
+    fn victim(&self) -> Option<Slot>;
+}
+
+/// One of the policies, chosen when a function is decorated.
+///
+/// A closed enum and not a `dyn Policy`: a hit then costs one predicted branch, and the compiler lists every place that
+/// a new policy touches.
+#[derive(Debug)]
+pub enum AnyPolicy {
+    /// No bound, so no order and nobody to evict.
+    Unbounded,
+    /// Least recently used.
+    Lru(Lru),
+    /// Most recently used.
+    Mru(Mru),
+    /// Oldest insertion.
+    Fifo(Fifo),
+    /// Least frequently used.
+    Lfu(Lfu),
+}
+
+impl AnyPolicy {
+    /// The policy of a bounded cache.
+    pub fn bounded(strategy: Strategy) -> Self {
+        match strategy {
+            Strategy::Lru => Self::Lru(Lru::default()),
+            Strategy::Mru => Self::Mru(Mru::default()),
+            Strategy::Fifo => Self::Fifo(Fifo::default()),
+            Strategy::Lfu => Self::Lfu(Lfu::default()),
+        }
+    }
+}
+
+macro_rules! each {
+    ($policy:expr, $inner:ident => $call:expr, $unbounded:expr) => {
+        match $policy {
+            AnyPolicy::Unbounded => $unbounded,
+            AnyPolicy::Lru($inner) => $call,
+            AnyPolicy::Mru($inner) => $call,
+            AnyPolicy::Fifo($inner) => $call,
+            AnyPolicy::Lfu($inner) => $call,
+        }
+    };
+}
+
+impl Policy for AnyPolicy {
+    #[inline]
+    fn try_reserve(&mut self, slot: Slot) -> Result<(), TryReserveError> {
+        each!(self, policy => policy.try_reserve(slot), Ok(()))
+    }
+
+    #[inline]
+    fn insert(&mut self, slot: Slot) {
+        each!(self, policy => policy.insert(slot), ());
+    }
+
+    #[inline]
+    fn hit(&mut self, slot: Slot) {
+        each!(self, policy => policy.hit(slot), ());
+    }
+
+    #[inline]
+    fn remove(&mut self, slot: Slot) {
+        each!(self, policy => policy.remove(slot), ());
+    }
+
+    #[inline]
+    fn victim(&self) -> Option<Slot> {
+        each!(self, policy => policy.victim(), None)
+    }
+}
+
+/// What the tests of every policy share: a cache of numbers, with only the policy to decide.
+#[cfg(test)]
+mod testing {
+    use super::{Policy, Slot};
+
+    /// Plays `trace` against a cache of `capacity` keys and returns the keys evicted, in order.
+    pub(super) fn evicted(mut policy: impl Policy, capacity: usize, trace: &[u32]) -> Vec<u32> {
+        let mut slots: Vec<Option<u32>> = vec![None; capacity + 1];
+        let mut evicted = Vec::new();
+        for &key in trace {
+            if let Some(index) = slots.iter().position(|&held| held == Some(key)) {
+                policy.hit(slot(index));
+                continue;
+            }
+            let free = (1..=capacity).find(|&index| slots[index].is_none()).unwrap_or_else(|| {
+                let victim = policy.victim().expect("a full cache has a victim");
+                policy.remove(victim);
+                evicted.extend(slots[victim.index()]);
+                victim.index()
+            });
+            policy.try_reserve(slot(free)).expect("memory for a few slots");
+            policy.insert(slot(free));
+            slots[free] = Some(key);
+        }
+        evicted
+    }
+
+    pub(super) fn slot(index: usize) -> Slot {
+        Slot(u32::try_from(index).expect("a small index"))
+    }
+}

@@ -1,0 +1,109 @@
+//! The cache of one decorated function: its entries, and how the arguments of a call become a key.
+
+#![forbid(unsafe_code)]
+
+use super::clock;
+use super::ffi::{Arg, Given, Object, Raised};
+use super::key::{Arguments, Key, KeyRules};
+use super::parameters::{Parameters, Unfit};
+use crate::backend::memory::Memory;
+use crate::options::Options;
+use pyo3::PyTraverseError;
+use pyo3::prelude::*;
+use pyo3::pyclass::PyVisit;
+use pyo3::types::{PyDict, PyTuple};
+
+/// Which of the two decorators made a cache, and so which promise it keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flavour {
+    /// `cache`: arguments are matched to the signature.
+    Cache,
+    /// `lru_cache`: keys are those of `functools.lru_cache`.
+    LruCache,
+}
+
+/// The entries of one function, and the rules of their keys.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    pub(crate) memory: Memory<Key, Object>,
+    pub(crate) rules: KeyRules,
+    /// A lone argument without a name is the key as it stands.
+    pub(crate) lone_is_key: bool,
+    /// How to arrange arguments, or `None` where they stay as they were given.
+    parameters: Option<Parameters>,
+    pub(crate) options: Options,
+    pub(crate) flavour: Flavour,
+}
+
+impl Cache {
+    /// An empty cache for `callable`.
+    pub(crate) fn new(callable: &Bound<'_, PyAny>, options: Options, flavour: Flavour) -> PyResult<Self> {
+        let parameters = match flavour {
+            Flavour::Cache => Parameters::of(callable)?,
+            Flavour::LruCache => None,
+        };
+        Ok(Self {
+            memory: Memory::new(&options, clock::chosen()),
+            // With `typed`, the types alone keep those values apart that functools keeps apart.
+            rules: KeyRules { typed: options.typed, lone_exact: flavour == Flavour::LruCache && !options.typed },
+            lone_is_key: parameters.as_ref().is_none_or(|parameters| parameters.are_in_order(1)),
+            parameters,
+            options,
+            flavour,
+        })
+    }
+
+    /// Makes the key of the given arguments and hands it to `body`.
+    #[inline]
+    pub(crate) fn with_key<R>(
+        &self,
+        given: Given<'_>,
+        body: impl FnOnce(&Arguments<'_>) -> Result<R, Raised>,
+    ) -> Result<R, Unfit> {
+        match &self.parameters {
+            Some(parameters) if given.names.is_some() || !parameters.are_in_order(given.positional) => {
+                let (values, hashes) = parameters.arrange(given)?;
+                Ok(body(&Arguments::hashed(&values, &hashes, self.rules))?)
+            }
+            _ => Ok(body(&Arguments::given(given, self.rules)?)?),
+        }
+    }
+
+    /// The same for arguments that came as a tuple and a dict. Raises what hashing raises, and TypeError where the function
+    /// takes no such arguments.
+    pub(crate) fn with_key_of<R>(
+        &self,
+        method: &str,
+        args: &Bound<'_, PyTuple>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+        body: impl FnOnce(&Arguments<'_>) -> Result<R, Raised>,
+    ) -> PyResult<R> {
+        let py = args.py();
+        let mut owned: Vec<Object> = args.iter().map(|value| value.unbind().into()).collect();
+        let mut names = None;
+        if let Some(kwargs) = kwargs.filter(|kwargs| !kwargs.is_empty()) {
+            owned.extend(kwargs.values().iter().map(|value| Object::from(value.unbind())));
+            names = Some(Object::from(PyTuple::new(py, kwargs.keys())?.into_any().unbind()));
+        }
+        let values: Vec<Arg<'_>> = owned.iter().map(|value| Arg::new(value)).collect();
+        let given =
+            Given { values: &values, positional: args.len(), names: names.as_ref().map(|names| Arg::new(names)) };
+        self.with_key(given, body).map_err(|unfit| match unfit {
+            Unfit::Raised(raised) => raised.fetch(py),
+            Unfit::Mismatch => pyo3::exceptions::PyTypeError::new_err(format!(
+                "{method}() takes the arguments that the function takes, self or cls included: these do not fit its signature"
+            )),
+        })
+    }
+
+    /// Shows the garbage collector everything that the cache holds.
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Some(parameters) = &self.parameters {
+            parameters.traverse(visit)?;
+        }
+        self.memory.visit(visit, |entry| {
+            entry.key.traverse(visit)?;
+            visit.call(&*entry.value)
+        })
+    }
+}

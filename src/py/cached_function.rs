@@ -1,0 +1,275 @@
+//! The native callable that stands in for a decorated function.
+//!
+//! A pyclass holds the state and the methods. pyo3 can give it no vectorcall slot, so the type in use is one derived from
+//! it when the module is imported; see [`super::ffi::derive_callable`].
+
+use super::cache::{Cache, Flavour};
+use super::ffi::{self, Call, Entrance, Entry, Object, Raised};
+use super::key::Arguments;
+use super::parameters::Unfit;
+use super::{decorator, info};
+use crate::backend::memory::Lookup;
+use crate::options::Options;
+use pyo3::PyTraverseError;
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::pyclass::PyVisit;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyString, PyTuple, PyType};
+use std::ffi::CStr;
+use std::sync::Mutex;
+
+static TYPE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+
+const NAME: &CStr = c"warp_cache.CachedFunction";
+const DOC: &CStr = c"A function with a cache in front of it: what cache() and lru_cache() return.";
+
+/// What `CachedFunction` is derived from.
+#[pyclass(frozen, subclass, dict, weakref, name = "_CachedFunction", module = "warp_cache")]
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct CachedFunction {
+    /// Read by the interpreter, at the offset that the derived type declares.
+    entry: Entry,
+    cache: Cache,
+    /// The user's function. It is not cleared by a garbage collection: a cycle through it has another link that was
+    /// made later, and that one is cleared.
+    function: Py<PyAny>,
+}
+
+/// Answers from the cache.
+struct Caching;
+
+impl Entrance for Caching {
+    type Class = CachedFunction;
+
+    #[inline(always)]
+    fn call(this: &CachedFunction, py: Python<'_>, call: Call<'_>) -> Result<Object, Raised> {
+        match call.lone() {
+            Some(value) if this.cache.lone_is_key => {
+                let key = Arguments::lone(value, this.cache.rules)?;
+                this.answer(py, call, &key)
+            }
+            _ => this.call_with_any(py, call),
+        }
+    }
+}
+
+/// Only counts: a cache of no entries.
+struct Counting;
+
+impl Entrance for Counting {
+    type Class = CachedFunction;
+
+    fn call(this: &CachedFunction, py: Python<'_>, call: Call<'_>) -> Result<Object, Raised> {
+        this.cache.memory.count_miss(py);
+        call.forward(py, &this.function)
+    }
+}
+
+impl CachedFunction {
+    /// A callable with an empty cache in front of `function`, with the function's metadata.
+    pub(crate) fn create<'py>(
+        function: &Bound<'py, PyAny>,
+        options: Options,
+        flavour: Flavour,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = function.py();
+        let cache = Cache::new(function, options, flavour)?;
+        let entry = if options.max_size == Some(0) { Entry::of::<Counting>() } else { Entry::of::<Caching>() };
+        let state = Self { entry, cache, function: function.clone().unbind() };
+        let blueprint = Bound::new(py, Blueprint(Mutex::new(Some(state))))?;
+        let wrapper = cached_function_type(py)?.call1((blueprint,))?;
+        carry_metadata(&wrapper, function)?;
+        Ok(wrapper)
+    }
+
+    #[inline(never)]
+    fn call_with_any(&self, py: Python<'_>, call: Call<'_>) -> Result<Object, Raised> {
+        match self.cache.with_key(call.given(), |key| self.answer(py, call, key)) {
+            Ok(value) => Ok(value),
+            Err(Unfit::Raised(raised)) => Err(raised),
+            Err(Unfit::Mismatch) => {
+                // The function says what is wrong with these arguments.
+                self.cache.memory.count_miss(py);
+                call.forward(py, &self.function)
+            }
+        }
+    }
+
+    /// Look up → hit, return | miss → compute → keep → drop what had to leave → return.
+    #[inline(always)]
+    fn answer(&self, py: Python<'_>, call: Call<'_>, key: &Arguments<'_>) -> Result<Object, Raised> {
+        match self.cache.memory.look_up(py, key, |value| value.clone_ref(py))? {
+            Lookup::Hit(value) => Ok(value),
+            Lookup::Miss(absence) => self.compute(py, call, key, absence.generation()),
+        }
+    }
+
+    #[inline(never)]
+    fn compute(&self, py: Python<'_>, call: Call<'_>, key: &Arguments<'_>, generation: u64) -> Result<Object, Raised> {
+        let value = call.forward(py, &self.function)?;
+        let stored = key.to_key(py)?;
+        let kept = self.cache.memory.keep(py, key, generation, stored, value.clone_ref(py))?;
+        drop(kept);
+        Ok(value)
+    }
+}
+
+/// Carries the state of a new callable through Python's constructor protocol.
+#[pyclass(frozen, name = "_Blueprint", module = "warp_cache")]
+struct Blueprint(Mutex<Option<CachedFunction>>);
+
+#[pymethods]
+impl CachedFunction {
+    #[new]
+    #[pyo3(signature = (*args, **_kwargs), text_signature = None)]
+    fn new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+        let state = args.iter().next().and_then(|first| {
+            let blueprint = first.cast_into::<Blueprint>().ok()?;
+            blueprint.get().0.lock().ok()?.take()
+        });
+        state.ok_or_else(|| PyTypeError::new_err("a CachedFunction is made by warp_cache.cache or warp_cache.lru_cache"))
+    }
+
+    /// Bind to an instance, as a function does.
+    fn __get__<'py>(
+        slf: &Bound<'py, Self>,
+        instance: Option<&Bound<'py, PyAny>>,
+        owner: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let _ = owner;
+        let Some(instance) = instance.filter(|instance| !instance.is_none()) else {
+            return Ok(slf.clone().into_any());
+        };
+        static METHOD: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        METHOD.import(slf.py(), "types", "MethodType")?.call1((slf, instance))
+    }
+
+    /// Return the cache's statistics.
+    ///
+    /// Entries whose time is over are dropped first, so current_size counts live ones.
+    fn cache_info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let (stats, current_size) = self.cache.memory.info(py);
+        info::cache_info(py, stats, self.cache.options.max_size, current_size)
+    }
+
+    /// Remove all entries and reset the statistics.
+    fn cache_clear(&self, py: Python<'_>) {
+        drop(self.cache.memory.clear(py));
+    }
+
+    /// Return the parameters in force, as a new dict.
+    fn cache_parameters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let Options { strategy, max_size, ttl, backend, max_key_size, max_value_size, typed, single_flight } =
+            self.cache.options;
+        let parameters = PyDict::new(py);
+        match self.cache.flavour {
+            Flavour::LruCache => {
+                parameters.set_item("maxsize", max_size)?;
+                parameters.set_item("typed", typed)?;
+            }
+            Flavour::Cache => {
+                parameters.set_item("strategy", info::member(info::strategy_type(py)?, strategy as usize)?)?;
+                parameters.set_item("max_size", max_size)?;
+                parameters.set_item("ttl", ttl.map(crate::options::Ttl::seconds))?;
+                parameters.set_item("backend", info::member(info::backend_type(py)?, backend as usize)?)?;
+                parameters.set_item("max_key_size", max_key_size)?;
+                parameters.set_item("max_value_size", max_value_size)?;
+                parameters.set_item("typed", typed)?;
+                parameters.set_item("single_flight", single_flight.unwrap_or(false))?;
+            }
+        }
+        Ok(parameters)
+    }
+
+    /// Drop the entry of these arguments and return whether there was one.
+    ///
+    /// Takes what the function takes; for a method, the instance first.
+    #[pyo3(signature = (*args, **kwargs))]
+    fn cache_invalidate(&self, args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<bool> {
+        let py = args.py();
+        self.cache.with_key_of("cache_invalidate", args, kwargs, |key| self.cache.memory.invalidate(py, key))
+    }
+
+    /// Return whether a call with these arguments would hit, without counting it or touching the entry.
+    ///
+    /// Takes what the function takes; for a method, the instance first.
+    #[pyo3(signature = (*args, **kwargs))]
+    fn cache_contains(&self, args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<bool> {
+        let py = args.py();
+        self.cache.with_key_of("cache_contains", args, kwargs, |key| self.cache.memory.contains(py, key))
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> String {
+        let text = |name: &str| {
+            slf.getattr(name).ok().and_then(|text| Some(text.cast_into::<PyString>().ok()?.to_string_lossy().into_owned()))
+        };
+        let name = match (text("__module__"), text("__qualname__")) {
+            (Some(module), Some(name)) => format!("{module}.{name}"),
+            (None, Some(name)) => name,
+            _ => super::error::shown(slf.get().function.bind(slf.py())),
+        };
+        format!("<warp_cache.CachedFunction {name} at {:p}>", slf.as_ptr())
+    }
+
+    /// Pickled by name, as a function is.
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.getattr("__qualname__")
+    }
+
+    /// A copy is the object itself, as for a function.
+    fn __copy__<'py>(slf: &Bound<'py, Self>) -> Bound<'py, Self> {
+        slf.clone()
+    }
+
+    /// A copy is the object itself, as for a function.
+    #[pyo3(signature = (memo, /))]
+    fn __deepcopy__<'py>(slf: &Bound<'py, Self>, memo: &Bound<'py, PyAny>) -> Bound<'py, Self> {
+        let _ = memo;
+        slf.clone()
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.function)?;
+        self.cache.traverse(&visit)
+    }
+
+    fn __clear__(&self) {
+        Python::attach(|py| drop(self.cache.memory.clear(py)));
+    }
+}
+
+/// The type of decorated functions.
+pub(crate) fn cached_function_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    TYPE.get_or_try_init(py, || {
+        let offset = entry_offset(py)?;
+        let derived = ffi::derive_callable::<CachedFunction>(py, NAME, DOC, offset)?;
+        // For `CachedFunction[[int], str]` in annotations.
+        Ok(derived.unbind())
+    })
+    .map(|kind| kind.bind(py))
+}
+
+/// Where in an instance its entry is, found on one made for the purpose.
+fn entry_offset(py: Python<'_>) -> PyResult<isize> {
+    let function = py.None();
+    let cache = Cache::new(function.bind(py), Options::default(), Flavour::LruCache)?;
+    let probe = Bound::new(py, CachedFunction { entry: Entry::of::<Caching>(), cache, function })?;
+    let state = std::ptr::from_ref(probe.get()).addr() + std::mem::offset_of!(CachedFunction, entry);
+    Ok((state - probe.as_ptr().addr()).cast_signed())
+}
+
+/// Makes the wrapper look like the function, as `functools.update_wrapper` does.
+fn carry_metadata(wrapper: &Bound<'_, PyAny>, function: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = wrapper.py();
+    py.import("functools")?.getattr("update_wrapper")?.call1((wrapper, function))?;
+    // The function may itself be cached, by a decorator that keeps these in the function's dict. They speak of its cache.
+    let carried = wrapper.getattr("__dict__")?.cast_into::<PyDict>()?;
+    for name in decorator::CACHE_METHODS {
+        if carried.contains(name)? {
+            carried.del_item(name)?;
+        }
+    }
+    Ok(())
+}

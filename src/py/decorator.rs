@@ -1,0 +1,358 @@
+//! `cache` and `lru_cache`: from arguments to options, and from a function to its cached stand-in.
+
+#![forbid(unsafe_code)]
+
+use super::cache::Flavour;
+use super::cached_function::CachedFunction;
+use super::error::{shown, type_name};
+use crate::options::{Backend, Choice, Options, OptionsError, Strategy, Ttl};
+use pyo3::exceptions::{PyNotImplementedError, PyOverflowError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyFloat, PyInt, PyString};
+use std::borrow::Cow;
+
+/// What a cached function has besides the function's own attributes.
+pub(crate) const CACHE_METHODS: [&str; 5] =
+    ["cache_info", "cache_clear", "cache_parameters", "cache_invalidate", "cache_contains"];
+
+/// An argument of a decorator: `None` is a value that a user gives, so its absence is another thing.
+enum Argument<'py> {
+    Absent,
+    Given(Bound<'py, PyAny>),
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Argument<'py> {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        Ok(Self::Given(object.to_owned()))
+    }
+}
+
+impl<'py> Argument<'py> {
+    /// What `parse` makes of the argument, or the default if there is none.
+    fn or<T>(self, default: T, parse: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<T>) -> PyResult<T> {
+        match self {
+            Self::Absent => Ok(default),
+            Self::Given(value) => parse(&value),
+        }
+    }
+}
+
+/// Cache a function's results.
+///
+/// Use it bare, `@cache`, or with arguments, `@cache(max_size=1000, ttl=60)`. Calls with equal arguments run the function
+/// once; the arguments must be hashable, and are matched to the function's signature, so that for `def f(a, b=2)` the
+/// calls f(1), f(1, 2) and f(b=2, a=1) are one entry. Safe to call from any number of threads.
+///
+/// strategy: which entry a full cache evicts: a Strategy, its number, or its name in any case.
+/// max_size: the most entries kept, at least 0, or None for no bound. 0 keeps nothing.
+/// ttl: seconds for which a value stays valid, more than 0: an int, a float, or a timedelta. None: for ever.
+/// backend: where the entries live: a Backend, its number, or its name in any case.
+/// max_key_size, max_value_size: the most bytes of a pickled key and value in shared memory, 1 to 2147483647. Without effect on
+///     the memory backend.
+/// typed: whether equal arguments of different types, as 1 and 1.0, are different entries.
+/// single_flight: whether threads that miss one key at the same time wait for one computation. None: for coroutine functions only.
+///
+/// The decorated function has cache_info(), cache_clear(), cache_parameters(), cache_invalidate(*args, **kwargs) and
+/// cache_contains(*args, **kwargs); __wrapped__ is the function itself.
+///
+/// Raises TypeError or ValueError for an argument of a wrong type or value, and TypeError when what is decorated is not callable or is
+/// a generator function. Raises NotImplementedError for backend="shared", single_flight=True and coroutine functions.
+#[pyfunction]
+#[pyo3(
+    signature = (
+        strategy = Argument::Absent, max_size = Argument::Absent, ttl = Argument::Absent, backend = Argument::Absent,
+        max_key_size = Argument::Absent, max_value_size = Argument::Absent, *, typed = Argument::Absent,
+        single_flight = Argument::Absent
+    ),
+    text_signature = "(strategy=Strategy.LRU, max_size=128, ttl=None, backend='memory', max_key_size=512, \
+                      max_value_size=4096, *, typed=False, single_flight=None)"
+)]
+#[allow(clippy::too_many_arguments, reason = "they are the decorator's")]
+fn cache<'py>(
+    py: Python<'py>,
+    strategy: Argument<'py>,
+    max_size: Argument<'py>,
+    ttl: Argument<'py>,
+    backend: Argument<'py>,
+    max_key_size: Argument<'py>,
+    max_value_size: Argument<'py>,
+    typed: Argument<'py>,
+    single_flight: Argument<'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let default = Options::default();
+    let (strategy, function) = match strategy {
+        Argument::Given(function) if function.is_callable() => (Argument::Absent, Some(function)),
+        strategy => (strategy, None),
+    };
+    let options = Options {
+        strategy: strategy.or(default.strategy, choice)?,
+        max_size: max_size.or(default.max_size, |value| {
+            if value.is_none() { Ok(None) } else { Ok(Some(size(value, "max_size")?)) }
+        })?,
+        ttl: ttl.or(default.ttl, time_to_live)?,
+        backend: backend.or(default.backend, choice)?,
+        max_key_size: max_key_size.or(default.max_key_size, |value| bytes(value, "max_key_size"))?,
+        max_value_size: max_value_size.or(default.max_value_size, |value| bytes(value, "max_value_size"))?,
+        typed: typed.or(default.typed, |value| boolean(value, "typed", "True or False"))?,
+        single_flight: single_flight.or(default.single_flight, flight)?,
+    };
+    finish(py, options, Flavour::Cache, function)
+}
+
+/// Cache a function's results, exactly as functools.lru_cache does, only faster.
+///
+/// Use it bare, `@lru_cache`, or with arguments, `@lru_cache(maxsize=1000)`, `@lru_cache(None)`. Keyword order, and whether an
+/// argument is given by position or by name, make different entries.
+///
+/// maxsize: the most entries kept; None for no bound; 0 or less keeps nothing. May be spelled max_size.
+/// typed: whether equal arguments of different types, as 1 and 1.0, are different entries.
+/// ttl, backend, max_key_size, max_value_size, single_flight: as for cache().
+///
+/// The decorated function has cache_info(), cache_clear(), cache_parameters(), cache_invalidate(*args, **kwargs) and
+/// cache_contains(*args, **kwargs); __wrapped__ is the function itself.
+///
+/// Raises TypeError or ValueError for an argument of a wrong type or value, and TypeError when what is decorated is not callable.
+/// Raises NotImplementedError for backend="shared", single_flight=True and coroutine functions.
+#[pyfunction]
+#[pyo3(
+    signature = (
+        maxsize = Argument::Absent, typed = Argument::Absent, *, max_size = Argument::Absent, ttl = Argument::Absent,
+        backend = Argument::Absent, max_key_size = Argument::Absent, max_value_size = Argument::Absent,
+        single_flight = Argument::Absent
+    ),
+    text_signature = "(maxsize=128, typed=False, *, max_size=..., ttl=None, backend='memory', max_key_size=512, \
+                      max_value_size=4096, single_flight=None)"
+)]
+#[allow(clippy::too_many_arguments, reason = "they are the decorator's")]
+fn lru_cache<'py>(
+    py: Python<'py>,
+    maxsize: Argument<'py>,
+    typed: Argument<'py>,
+    max_size: Argument<'py>,
+    ttl: Argument<'py>,
+    backend: Argument<'py>,
+    max_key_size: Argument<'py>,
+    max_value_size: Argument<'py>,
+    single_flight: Argument<'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let default = Options::default();
+    let (maxsize, function) = match maxsize {
+        Argument::Given(function) if function.is_callable() => (Argument::Absent, Some(function)),
+        maxsize => (maxsize, None),
+    };
+    let max_size = match (maxsize, max_size) {
+        (Argument::Given(_), Argument::Given(_)) => {
+            return Err(PyTypeError::new_err("maxsize and max_size are one argument, and both were given"));
+        }
+        (Argument::Absent, given) | (given, Argument::Absent) => given,
+    };
+    let options = Options {
+        strategy: Strategy::Lru,
+        max_size: max_size.or(default.max_size, functools_size)?,
+        ttl: ttl.or(default.ttl, time_to_live)?,
+        backend: backend.or(default.backend, choice)?,
+        max_key_size: max_key_size.or(default.max_key_size, |value| bytes(value, "max_key_size"))?,
+        max_value_size: max_value_size.or(default.max_value_size, |value| bytes(value, "max_value_size"))?,
+        typed: typed.or(default.typed, Bound::is_truthy)?,
+        single_flight: single_flight.or(default.single_flight, flight)?,
+    };
+    finish(py, options, Flavour::LruCache, function)
+}
+
+/// What `cache(...)` and `lru_cache(...)` return when they are given no function: a decorator with its options settled.
+#[pyclass(frozen, name = "CacheDecorator", module = "warp_cache")]
+pub(crate) struct CacheDecorator {
+    options: Options,
+    flavour: Flavour,
+}
+
+#[pymethods]
+impl CacheDecorator {
+    /// Put a cache of its own in front of a function.
+    #[pyo3(signature = (function, /))]
+    fn __call__<'py>(&self, function: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        decorate(function, self.options, self.flavour)
+    }
+}
+
+/// Adds the decorators to the module.
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    for function in [wrap_pyfunction!(cache, module)?, wrap_pyfunction!(lru_cache, module)?] {
+        function.setattr("__module__", "warp_cache")?;
+        module.add_function(function)?;
+    }
+    module.add_class::<CacheDecorator>()
+}
+
+fn finish<'py>(
+    py: Python<'py>,
+    options: Options,
+    flavour: Flavour,
+    function: Option<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    if options.backend == Backend::Shared {
+        return Err(PyNotImplementedError::new_err(
+            "backend=\"shared\" is not implemented yet; use backend=\"memory\"",
+        ));
+    }
+    if options.single_flight == Some(true) {
+        return Err(PyNotImplementedError::new_err(
+            "single_flight=True is not implemented yet; use single_flight=False or leave it out",
+        ));
+    }
+    match function {
+        Some(function) => decorate(&function, options, flavour),
+        None => Ok(Bound::new(py, CacheDecorator { options, flavour })?.into_any()),
+    }
+}
+
+fn decorate<'py>(function: &Bound<'py, PyAny>, options: Options, flavour: Flavour) -> PyResult<Bound<'py, PyAny>> {
+    if !function.is_callable() {
+        let message = format!("only a callable can be decorated, got {}", shown(function));
+        return Err(PyTypeError::new_err(message));
+    }
+    match Calls::of(function)? {
+        Calls::Coroutine => Err(PyNotImplementedError::new_err(format!(
+            "caching a coroutine function is not implemented yet, got {}",
+            shown(function)
+        ))),
+        Calls::Generator if flavour == Flavour::Cache => Err(PyTypeError::new_err(format!(
+            "a generator function cannot be cached: its first caller would exhaust the generator for all others; cache a \
+             function that returns a list or a tuple of the items instead, got {}",
+            shown(function)
+        ))),
+        _ => CachedFunction::create(function, options, flavour),
+    }
+}
+
+/// What calling a callable gives.
+enum Calls {
+    Value,
+    Generator,
+    Coroutine,
+}
+
+impl Calls {
+    const GENERATOR: u32 = 0x20;
+    const COROUTINE: u32 = 0x80;
+    const ASYNC_GENERATOR: u32 = 0x200;
+
+    /// Looks through partials, bound methods and objects with `__call__` for the function that runs.
+    fn of(callable: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = callable.py();
+        let partial = py.import("functools")?.getattr("partial")?;
+        let method = py.import("types")?.getattr("MethodType")?;
+        let mut function = callable.clone();
+        while function.is_instance(&partial)? || function.is_exact_instance(&method) {
+            let inner = if function.is_exact_instance(&method) { "__func__" } else { "func" };
+            function = function.getattr(inner)?;
+        }
+        let is_function = |object: &Bound<'_, PyAny>| object.cast::<pyo3::types::PyFunction>().is_ok();
+        if !is_function(&function) {
+            match function.get_type().getattr("__call__") {
+                Ok(call) if is_function(&call) => function = call,
+                _ => return Ok(Self::Value),
+            }
+        }
+        let flags: u32 = function.getattr("__code__")?.getattr("co_flags")?.extract()?;
+        Ok(match flags {
+            flags if flags & Self::COROUTINE != 0 => Self::Coroutine,
+            flags if flags & (Self::GENERATOR | Self::ASYNC_GENERATOR) != 0 => Self::Generator,
+            _ => Self::Value,
+        })
+    }
+}
+
+fn wrong_type(argument: &str, accepted: &str, got: &Bound<'_, PyAny>) -> PyErr {
+    PyTypeError::new_err(format!("{argument} must be {accepted}, got {} of type {}", shown(got), type_name(got)))
+}
+
+/// A whole number that is no bool. `None` when it is beyond 64 bits.
+fn whole(value: &Bound<'_, PyAny>, argument: &str, accepted: &str) -> PyResult<Option<i64>> {
+    if value.is_instance_of::<PyBool>() || !value.get_type().hasattr("__index__")? {
+        return Err(wrong_type(argument, accepted, value));
+    }
+    match value.extract::<i64>() {
+        Ok(number) => Ok(Some(number)),
+        Err(error) if value.is_instance_of::<PyInt>() && error.is_instance_of::<PyOverflowError>(value.py()) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn size(value: &Bound<'_, PyAny>, argument: &'static str) -> PyResult<usize> {
+    let number = whole(value, argument, "an int or None")?;
+    let number = number.ok_or_else(|| OptionsError::MaxSize { got: shown(value) })?;
+    Ok(Options::size(number)?)
+}
+
+/// A size as `functools.lru_cache` takes it: a negative one is 0, and a bool is an int.
+fn functools_size(value: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
+    if value.is_none() {
+        return Ok(None);
+    }
+    if let Ok(flag) = value.cast::<PyBool>() {
+        return Ok(Some(usize::from(flag.is_true())));
+    }
+    if !value.get_type().hasattr("__index__")? {
+        let message = format!("Expected first argument to be an integer, a callable, or None, got {}", shown(value));
+        return Err(PyTypeError::new_err(message));
+    }
+    let number = whole(value, "maxsize", "an int or None")?;
+    let number = number.ok_or_else(|| OptionsError::MaxSize { got: shown(value) })?;
+    Ok(Some(Options::size(number.max(0))?))
+}
+
+fn bytes(value: &Bound<'_, PyAny>, argument: &'static str) -> PyResult<u32> {
+    let number = whole(value, argument, "an int")?;
+    let number = number.ok_or_else(|| OptionsError::Bytes { argument, got: shown(value) })?;
+    Ok(Options::bytes(argument, number)?)
+}
+
+fn boolean(value: &Bound<'_, PyAny>, argument: &str, accepted: &str) -> PyResult<bool> {
+    value.cast::<PyBool>().map(|flag| flag.is_true()).map_err(|_| wrong_type(argument, accepted, value))
+}
+
+fn flight(value: &Bound<'_, PyAny>) -> PyResult<Option<bool>> {
+    if value.is_none() { Ok(None) } else { boolean(value, "single_flight", "True, False or None").map(Some) }
+}
+
+fn time_to_live(value: &Bound<'_, PyAny>) -> PyResult<Option<Ttl>> {
+    if value.is_none() {
+        return Ok(None);
+    }
+    let py = value.py();
+    let wrong = || wrong_type("ttl", "a number of seconds, a datetime.timedelta, or None", value);
+    let kind = value.get_type();
+    let seconds = if value.is_instance_of::<PyBool>() {
+        return Err(wrong());
+    } else if kind.hasattr("__float__")? || kind.hasattr("__index__")? {
+        Cow::Borrowed(value)
+    } else if value.is_instance(&py.import("datetime")?.getattr("timedelta")?)? {
+        Cow::Owned(value.call_method0("total_seconds")?)
+    } else {
+        return Err(wrong());
+    };
+    match seconds.extract::<f64>() {
+        Ok(number) => Ok(Ttl::from_seconds(number)?),
+        Err(error) if seconds.is_instance_of::<PyInt>() && error.is_instance_of::<PyOverflowError>(py) => {
+            if seconds.lt(0)? { Err(OptionsError::Ttl { got: shown(value) }.into()) } else { Ok(Ttl::from_seconds(f64::MAX)?) }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn choice<C: Choice>(value: &Bound<'_, PyAny>) -> PyResult<C> {
+    let refused = || Err(PyValueError::new_err(C::refuse(shown(value)).to_string()));
+    if let Ok(name) = value.cast::<PyString>() {
+        return C::from_name(&name.to_string_lossy()).map_or_else(refused, Ok);
+    }
+    let is_number = !value.is_instance_of::<PyBool>()
+        && !value.is_instance_of::<PyFloat>()
+        && value.get_type().hasattr("__index__")?;
+    if !is_number {
+        return refused();
+    }
+    whole(value, C::ARGUMENT, C::TYPE)?.and_then(C::from_number).map_or_else(refused, Ok)
+}

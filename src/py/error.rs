@@ -1,0 +1,34 @@
+//! Where errors of this crate become Python's exceptions.
+
+#![forbid(unsafe_code)]
+
+use crate::options::OptionsError;
+use pyo3::PyErr;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+impl From<OptionsError> for PyErr {
+    fn from(error: OptionsError) -> Self {
+        PyValueError::new_err(error.to_string())
+    }
+}
+
+/// The object as an error message shows it: its repr if that works and is short, else its type.
+pub(crate) fn shown(object: &Bound<'_, PyAny>) -> String {
+    const LONGEST: usize = 80;
+    match object.repr() {
+        Ok(repr) => {
+            let repr = repr.to_string_lossy();
+            match repr.char_indices().nth(LONGEST) {
+                Some((end, _)) => format!("{}…", &repr[..end]),
+                None => repr.into_owned(),
+            }
+        }
+        Err(_) => format!("an object of type {}", type_name(object)),
+    }
+}
+
+/// The name of the object's type.
+pub(crate) fn type_name(object: &Bound<'_, PyAny>) -> String {
+    object.get_type().name().map_or_else(|_| "unknown".to_owned(), |name| name.to_string())
+}

@@ -1,0 +1,592 @@
+//! Every call of Python's C API that pyo3 has no safe form for, each behind a function that is safe to call.
+//!
+//! Three things need it: the vectorcall protocol, by which a call reaches us as an array of borrowed references with no
+//! tuple and no dict made; hashing and comparing the commonest types inline; and dropping references on a path where
+//! pyo3 does not know that the thread is attached.
+
+use crate::backend::memory::Match;
+use pyo3::exceptions::PyImportError;
+use pyo3::ffi;
+use pyo3::panic::PanicException;
+use pyo3::prelude::*;
+use pyo3::pyclass::boolean_struct::True;
+use pyo3::types::{PyTuple, PyType};
+use pyo3::{PyClass, PyTypeInfo};
+use std::ffi::{CStr, c_void};
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
+
+/// The error of a step after which Python's own error indicator is set.
+///
+/// On the call's path an exception stays where it was raised: it is neither fetched nor restored.
+#[derive(Debug)]
+pub(crate) struct Raised(());
+
+impl From<PyErr> for Raised {
+    #[cold]
+    fn from(error: PyErr) -> Self {
+        // SAFETY: an error only comes from an attached thread, in this crate.
+        error.restore(unsafe { Python::assume_attached() });
+        Raised(())
+    }
+}
+
+impl Raised {
+    /// Takes the exception out of the error indicator.
+    #[cold]
+    pub(crate) fn fetch(self, py: Python<'_>) -> PyErr {
+        PyErr::fetch(py)
+    }
+}
+
+/// A reference that a cache owns.
+///
+/// Unlike `Py`, whose drop first asks pyo3 whether the thread is attached and else puts it off, this one is released at
+/// once. A vectorcall does not pass through pyo3, so pyo3 would not know.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(crate) struct Object(ManuallyDrop<Py<PyAny>>);
+
+impl Object {
+    /// Another owned reference to the same object.
+    #[inline]
+    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self::from(self.0.clone_ref(py))
+    }
+
+    #[inline]
+    fn into_ptr(self) -> *mut ffi::PyObject {
+        ManuallyDrop::new(self).as_ptr()
+    }
+}
+
+impl From<Py<PyAny>> for Object {
+    #[inline]
+    fn from(reference: Py<PyAny>) -> Self {
+        Self(ManuallyDrop::new(reference))
+    }
+}
+
+impl Deref for Object {
+    type Target = Py<PyAny>;
+
+    #[inline]
+    fn deref(&self) -> &Py<PyAny> {
+        &self.0
+    }
+}
+
+impl Drop for Object {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: this owns the reference. Objects live in a `CachedFunction` and on its methods' stacks, and both are
+        // only ever dropped on an attached thread: the methods are called by Python, the rest by `tp_clear` or `tp_dealloc`.
+        unsafe { ffi::Py_DECREF(self.0.as_ptr()) }
+    }
+}
+
+/// An argument: a reference that the caller owns for as long as the call takes.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub(crate) struct Arg<'a>(NonNull<ffi::PyObject>, PhantomData<&'a Py<PyAny>>);
+
+impl<'a> Arg<'a> {
+    pub(crate) fn new(reference: &'a Py<PyAny>) -> Self {
+        // SAFETY: a `Py` is never null.
+        Self(unsafe { NonNull::new_unchecked(reference.as_ptr()) }, PhantomData)
+    }
+}
+
+impl Deref for Arg<'_> {
+    type Target = Py<PyAny>;
+
+    #[inline]
+    fn deref(&self) -> &Py<PyAny> {
+        // SAFETY: `Py` is transparent over the same pointer, the object is alive for `'a`, and a shared reference to a `Py`
+        // never drops it.
+        unsafe { &*(&raw const self.0).cast::<Py<PyAny>>() }
+    }
+}
+
+/// The items of a tuple, and of anything else none.
+#[inline]
+pub(crate) fn items<'a>(tuple: Arg<'a>) -> &'a [Arg<'a>] {
+    let tuple = tuple.as_ptr();
+    // SAFETY: the object is a tuple where its items are read. A tuple does not change once it is shared, it holds its items
+    // for as long as it lives, which is `'a`, and `Arg` is transparent over a pointer that is never null.
+    unsafe {
+        if ffi::PyTuple_Check(tuple) == 0 {
+            return &[];
+        }
+        let first = (&raw const (*tuple.cast::<ffi::PyTupleObject>()).ob_item).cast::<Arg<'a>>();
+        std::slice::from_raw_parts(first, ffi::PyTuple_GET_SIZE(tuple).unsigned_abs())
+    }
+}
+
+/// A call as the vectorcall protocol delivers it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call<'a> {
+    args: *const *mut ffi::PyObject,
+    nargsf: usize,
+    kwnames: *mut ffi::PyObject,
+    _caller: PhantomData<&'a ()>,
+}
+
+impl<'a> Call<'a> {
+    /// The argument, if there is just one and it has no name.
+    #[inline(always)]
+    pub(crate) fn lone(&self) -> Option<&'a [Arg<'a>; 1]> {
+        if self.kwnames.is_null() && self.positional() == 1 {
+            // SAFETY: the protocol gives `positional()` borrowed references at `args`, valid for the call, and `Arg` is
+            // transparent over one.
+            Some(unsafe { &*self.args.cast::<[Arg<'a>; 1]>() })
+        } else {
+            None
+        }
+    }
+
+    /// How many of the values have no name.
+    #[inline]
+    fn positional(&self) -> usize {
+        // The top bit says that the callee may use the place before the array. It is passed on, not used.
+        self.nargsf & !ffi::PY_VECTORCALL_ARGUMENTS_OFFSET
+    }
+
+    /// The arguments.
+    #[inline]
+    pub(crate) fn given(&self) -> Given<'a> {
+        let names = NonNull::new(self.kwnames).map(|names| Arg(names, PhantomData)).filter(|&names| !items(names).is_empty());
+        let positional = self.positional();
+        let count = positional + names.map_or(0, |names| items(names).len());
+        let values = if count == 0 {
+            &[]
+        } else {
+            // SAFETY: the protocol gives that many borrowed references at `args`, valid for the call, and `Arg` is
+            // transparent over one.
+            unsafe { std::slice::from_raw_parts(self.args.cast::<Arg<'a>>(), count) }
+        };
+        Given { values, positional, names }
+    }
+
+    /// Calls `function` with the same arguments.
+    #[inline]
+    pub(crate) fn forward(&self, _: Python<'_>, function: &Py<PyAny>) -> Result<Object, Raised> {
+        // SAFETY: the thread is attached, and the array, its length and the names are those that the caller vouches for until
+        // this call ends.
+        let result = unsafe { ffi::PyObject_Vectorcall(function.as_ptr(), self.args, self.nargsf, self.kwnames) };
+        owned(result)
+    }
+}
+
+/// The arguments of a call: values without a name, then values with one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Given<'a> {
+    /// All values, those without a name first.
+    pub(crate) values: &'a [Arg<'a>],
+    /// How many have no name.
+    pub(crate) positional: usize,
+    /// The names of the rest, a tuple that is not empty.
+    pub(crate) names: Option<Arg<'a>>,
+}
+
+/// A new reference from the C API, or the error that it has set.
+#[inline]
+fn owned(result: *mut ffi::PyObject) -> Result<Object, Raised> {
+    if result.is_null() {
+        return Err(Raised(()));
+    }
+    // SAFETY: a function of the C API that returns a new reference returned this one, and it is not null.
+    Ok(Object::from(unsafe { Bound::from_owned_ptr(Python::assume_attached(), result) }.unbind()))
+}
+
+/// How a class answers calls; a type of its own, so that one class can have several.
+pub(crate) trait Entrance {
+    /// The class whose instances are called.
+    type Class: PyClass<Frozen = True> + Sync;
+
+    /// Answers a call.
+    fn call(callable: &Self::Class, py: Python<'_>, call: Call<'_>) -> Result<Object, Raised>;
+}
+
+/// What the vectorcall slot of an instance points to.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub(crate) struct Entry(#[allow(dead_code, reason = "read by the interpreter")] ffi::vectorcallfunc);
+
+impl Entry {
+    /// The entry that answers by `E`. Only for instances of `E::Class` and of types derived from it.
+    pub(crate) fn of<E: Entrance>() -> Self {
+        Self(enter::<E>)
+    }
+}
+
+unsafe extern "C" fn enter<E: Entrance>(
+    callable: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    nargsf: usize,
+    kwnames: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter calls this, so the thread is attached.
+    let py = unsafe { Python::assume_attached() };
+    // SAFETY: the interpreter found this function in the instance's own slot, so the instance is one of the class, and the
+    // caller keeps it alive for the call. `Py` is transparent over the pointer.
+    let instance = unsafe { &*(&raw const callable).cast::<Py<E::Class>>() };
+    let call = Call { args, nargsf, kwnames, _caller: PhantomData };
+    // A panic is a bug of ours. It must not unwind into C, and an exception says more than a dead process.
+    let result = catch_unwind(AssertUnwindSafe(|| E::call(instance.get(), py, call)));
+    match result {
+        Ok(Ok(value)) => value.into_ptr(),
+        Ok(Err(Raised(()))) => std::ptr::null_mut(),
+        Err(payload) => panicked(py, payload.as_ref()),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn panicked(py: Python<'_>, payload: &(dyn std::any::Any + Send)) -> *mut ffi::PyObject {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a bug in warp_cache");
+    PanicException::new_err(text.to_owned()).restore(py);
+    std::ptr::null_mut()
+}
+
+/// Derives from a pyclass, which cannot be given a vectorcall slot, the type that has one and is used.
+///
+/// `offset` is where in an instance the slot is. The type can be neither derived from nor changed, so that nobody takes the
+/// slot away again, and attribute look-up treats it as it treats a function: `obj.method(x)` makes no bound method.
+pub(crate) fn derive_callable<'py, T: PyTypeInfo>(
+    py: Python<'py>,
+    name: &'static CStr,
+    doc: &'static CStr,
+    offset: isize,
+) -> PyResult<Bound<'py, PyType>> {
+    let base = T::type_object(py);
+    // The interpreter reads the members whenever an instance is made: they must live as long as the type, which is for ever.
+    let members: &'static mut [ffi::PyMemberDef] = Box::leak(Box::new([
+        ffi::PyMemberDef {
+            name: c"__vectorcalloffset__".as_ptr(),
+            type_code: ffi::Py_T_PYSSIZET,
+            offset,
+            flags: ffi::Py_READONLY,
+            doc: std::ptr::null(),
+        },
+        ffi::PyMemberDef::default(),
+    ]));
+    let mut slots = [
+        ffi::PyType_Slot { slot: ffi::Py_tp_members, pfunc: members.as_mut_ptr().cast::<c_void>() },
+        ffi::PyType_Slot { slot: ffi::Py_tp_call, pfunc: ffi::PyVectorcall_Call as *mut c_void },
+        ffi::PyType_Slot { slot: ffi::Py_tp_doc, pfunc: doc.as_ptr().cast_mut().cast::<c_void>() },
+        ffi::PyType_Slot { slot: 0, pfunc: std::ptr::null_mut() },
+    ];
+    let flags = ffi::Py_TPFLAGS_DEFAULT
+        | ffi::Py_TPFLAGS_HAVE_VECTORCALL
+        | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR
+        | ffi::Py_TPFLAGS_IMMUTABLETYPE;
+    let mut spec = ffi::PyType_Spec {
+        name: name.as_ptr(),
+        // Size, garbage collection, dict and weak references are those of the base.
+        basicsize: 0,
+        itemsize: 0,
+        flags: u32::try_from(flags).map_err(|_| PyImportError::new_err("type flags do not fit"))?,
+        slots: slots.as_mut_ptr(),
+    };
+    let bases = PyTuple::new(py, [base])?;
+    // SAFETY: the spec and its slots are complete and outlive this call; members, name and documentation are static.
+    let derived = unsafe {
+        let derived = ffi::PyType_FromSpecWithBases(&raw mut spec, bases.as_ptr());
+        Bound::from_owned_ptr_or_err(py, derived)?
+    };
+    Ok(derived.cast_into::<PyType>()?)
+}
+
+/// The layout of an int: where its digits are, and the word that has their number.
+#[repr(C)]
+struct Int {
+    head: ffi::PyObject,
+    tag: isize,
+    digit: u32,
+}
+
+/// What the tag of an int says, which 3.12 changed.
+mod int_tag {
+    /// The value of an int of at most one digit, times that digit.
+    #[cfg(Py_3_12)]
+    #[inline]
+    pub(super) fn sign_of_compact(tag: isize) -> Option<isize> {
+        // Two bits of sign (0 positive, 1 zero, 2 negative), a bit that marks cached ints from 3.14 on, then the number of digits.
+        (tag < 2 << 3).then_some(1 - (tag & 3))
+    }
+
+    /// The same.
+    #[cfg(not(Py_3_12))]
+    #[inline]
+    pub(super) fn sign_of_compact(tag: isize) -> Option<isize> {
+        (-1..=1).contains(&tag).then_some(tag)
+    }
+
+    /// Sign and number of digits, as one number.
+    #[inline]
+    pub(super) fn shape(tag: isize) -> isize {
+        if cfg!(Py_3_12) { tag & !4 } else { tag }
+    }
+
+    /// The number of digits.
+    #[inline]
+    pub(super) fn digits(tag: isize) -> usize {
+        if cfg!(Py_3_12) { tag.unsigned_abs() >> 3 } else { tag.unsigned_abs() }
+    }
+}
+
+/// The value of an int of one digit, and nothing for larger ones.
+///
+/// # Safety
+/// `object` is an int or a bool.
+#[inline]
+unsafe fn compact(object: *mut ffi::PyObject) -> Option<isize> {
+    // SAFETY: the caller says that it is an int, and `check_layouts` has seen that ints look like this.
+    let int = unsafe { &*object.cast::<Int>() };
+    // A digit has at most 30 bits; an int of no digits still has the place of one.
+    int_tag::sign_of_compact(int.tag).map(|sign| sign * int.digit.cast_signed() as isize)
+}
+
+/// `hash(object)`, inline for small ints and for strings that were hashed before.
+#[inline(always)]
+pub(crate) fn hash(object: Arg<'_>) -> Result<isize, Raised> {
+    let object = object.as_ptr();
+    // SAFETY: the object is alive, and its type is looked at before its layout is relied on.
+    unsafe {
+        let kind = ffi::Py_TYPE(object);
+        if kind == &raw mut ffi::PyLong_Type {
+            if let Some(value) = compact(object) {
+                // As every hash, it is never -1, which stands for an error.
+                return Ok(if value == -1 { -2 } else { value });
+            }
+        } else if kind == &raw mut ffi::PyUnicode_Type {
+            let hash = std::sync::atomic::AtomicIsize::from_ptr(&raw mut (*object.cast::<ffi::PyASCIIObject>()).hash)
+                .load(std::sync::atomic::Ordering::Relaxed);
+            if hash != -1 {
+                return Ok(hash);
+            }
+        }
+        match ffi::PyObject_Hash(object) {
+            -1 => Err(Raised(())),
+            hash => Ok(hash),
+        }
+    }
+}
+
+/// Whether the object is an int or a str and of no derived class.
+#[inline]
+pub(crate) fn is_exact_int_or_str(object: Arg<'_>) -> bool {
+    // SAFETY: the object is alive.
+    let kind = unsafe { ffi::Py_TYPE(object.as_ptr()) };
+    kind == &raw mut ffi::PyLong_Type || kind == &raw mut ffi::PyUnicode_Type
+}
+
+/// Whether both objects are of one type.
+#[inline]
+pub(crate) fn are_of_one_type(one: Arg<'_>, other: Arg<'_>) -> bool {
+    // SAFETY: both objects are alive.
+    unsafe { ffi::Py_TYPE(one.as_ptr()) == ffi::Py_TYPE(other.as_ptr()) }
+}
+
+/// Types whose comparison cannot run foreign code, and all others.
+#[derive(PartialEq, Eq)]
+enum Kind {
+    Int,
+    Str,
+    Float,
+    Bytes,
+    Tuple,
+    None,
+    Foreign,
+}
+
+/// How deep tuples in tuples are compared inline.
+const DEEPEST: u32 = 4;
+
+/// Compares as `one is other or one == other`, as far as that runs no foreign code.
+#[inline]
+pub(crate) fn compare(one: Arg<'_>, other: Arg<'_>) -> Match {
+    if one.as_ptr() == other.as_ptr() { Match::Equal } else { compare_unlike(one, other, DEEPEST) }
+}
+
+/// The same for two objects that are not one.
+fn compare_unlike(one: Arg<'_>, other: Arg<'_>, depth: u32) -> Match {
+    let (left, right) = (one.as_ptr(), other.as_ptr());
+    // SAFETY: both objects are alive, and of the kinds whose layout is read.
+    let equal = unsafe {
+        match (kind(left), kind(right)) {
+            (Kind::Foreign, _) | (_, Kind::Foreign) => return Match::Unsure,
+            (Kind::Int, Kind::Int) => are_equal_ints(left, right),
+            (Kind::Str, Kind::Str) => return compare_strs(left, right),
+            (Kind::Float, Kind::Float) => is_equal(ffi::PyFloat_AS_DOUBLE(left), ffi::PyFloat_AS_DOUBLE(right)),
+            (Kind::Int, Kind::Float) => return compare_to_float(left, right),
+            (Kind::Float, Kind::Int) => return compare_to_float(right, left),
+            (Kind::Bytes, Kind::Bytes) => bytes(left) == bytes(right),
+            (Kind::Tuple, Kind::Tuple) => return compare_all(items(one), items(other), depth),
+            _ => false,
+        }
+    };
+    if equal { Match::Equal } else { Match::Different }
+}
+
+/// Compares item by item. Where one pair differs, nobody has to be asked about the others.
+fn compare_all(left: &[Arg<'_>], right: &[Arg<'_>], depth: u32) -> Match {
+    if left.len() != right.len() {
+        return Match::Different;
+    }
+    if depth == 0 {
+        return Match::Unsure;
+    }
+    let mut all = Match::Equal;
+    for (&one, &other) in left.iter().zip(right) {
+        if one.as_ptr() == other.as_ptr() {
+            continue;
+        }
+        match compare_unlike(one, other, depth - 1) {
+            Match::Equal => {}
+            Match::Different => return Match::Different,
+            Match::Unsure => all = Match::Unsure,
+        }
+    }
+    all
+}
+
+/// `stored is other or stored == other`, by the objects' own methods.
+pub(crate) fn ask(_: Python<'_>, stored: Arg<'_>, other: Arg<'_>) -> Result<bool, Raised> {
+    // SAFETY: the thread is attached, and both objects are kept alive by the references given.
+    match unsafe { ffi::PyObject_RichCompareBool(stored.as_ptr(), other.as_ptr(), ffi::Py_EQ) } {
+        -1 => Err(Raised(())),
+        answer => Ok(answer == 1),
+    }
+}
+
+/// # Safety
+/// `object` is alive.
+#[inline]
+unsafe fn kind(object: *mut ffi::PyObject) -> Kind {
+    // SAFETY: the caller says that the object is alive; of the types, only the addresses are used.
+    let kind = unsafe { ffi::Py_TYPE(object) };
+    if kind == &raw mut ffi::PyLong_Type || kind == &raw mut ffi::PyBool_Type {
+        Kind::Int
+    } else if kind == &raw mut ffi::PyUnicode_Type {
+        Kind::Str
+    } else if kind == &raw mut ffi::PyFloat_Type {
+        Kind::Float
+    } else if kind == &raw mut ffi::PyTuple_Type {
+        Kind::Tuple
+    } else if kind == &raw mut ffi::PyBytes_Type {
+        Kind::Bytes
+    } else if object == unsafe { ffi::Py_None() } {
+        Kind::None
+    } else {
+        Kind::Foreign
+    }
+}
+
+/// # Safety
+/// Both are ints or bools.
+#[inline]
+unsafe fn are_equal_ints(left: *mut ffi::PyObject, right: *mut ffi::PyObject) -> bool {
+    // SAFETY: the caller says that they are ints, whose digits follow one another, as many as the tag says.
+    unsafe {
+        if let (Some(one), Some(other)) = (compact(left), compact(right)) {
+            return one == other;
+        }
+        let (left, right) = (left.cast::<Int>(), right.cast::<Int>());
+        let digits = |int: *mut Int| {
+            std::slice::from_raw_parts((&raw const (*int).digit), int_tag::digits((*int).tag))
+        };
+        int_tag::shape((*left).tag) == int_tag::shape((*right).tag) && digits(left) == digits(right)
+    }
+}
+
+/// # Safety
+/// `int` is an int or a bool, and `float` a float.
+unsafe fn compare_to_float(int: *mut ffi::PyObject, float: *mut ffi::PyObject) -> Match {
+    // SAFETY: the caller says what they are.
+    let (int, float) = unsafe { (compact(int), ffi::PyFloat_AS_DOUBLE(float)) };
+    match int {
+        // Thirty bits are exact in a double.
+        #[allow(clippy::cast_precision_loss)]
+        Some(int) if is_equal(int as f64, float) => Match::Equal,
+        Some(_) => Match::Different,
+        None => Match::Unsure,
+    }
+}
+
+/// `==` of Python floats, which is that of Rust: NaN equals nothing, and the zeros are one.
+#[allow(clippy::float_cmp)]
+fn is_equal(one: f64, other: f64) -> bool {
+    one == other
+}
+
+/// # Safety
+/// Both are exact strs.
+#[inline]
+#[allow(deprecated, reason = "strs that are not ready exist up to 3.11")]
+unsafe fn compare_strs(left: *mut ffi::PyObject, right: *mut ffi::PyObject) -> Match {
+    // SAFETY: the caller says that they are strs, and they are seen to be ready before their text is read.
+    unsafe {
+        if ffi::PyUnicode_IS_READY(left) == 0 || ffi::PyUnicode_IS_READY(right) == 0 {
+            return Match::Unsure;
+        }
+        let length = ffi::PyUnicode_GET_LENGTH(left).unsigned_abs();
+        let width = ffi::PyUnicode_KIND(left);
+        // The width is that of the widest character, so strs of two widths differ.
+        if length != ffi::PyUnicode_GET_LENGTH(right).unsigned_abs() || width != ffi::PyUnicode_KIND(right) {
+            return Match::Different;
+        }
+        let text = |object| std::slice::from_raw_parts(ffi::PyUnicode_DATA(object).cast::<u8>(), length * width as usize);
+        if text(left) == text(right) { Match::Equal } else { Match::Different }
+    }
+}
+
+/// # Safety
+/// `object` is bytes and outlives the slice.
+unsafe fn bytes<'a>(object: *mut ffi::PyObject) -> &'a [u8] {
+    // SAFETY: the caller says that it is bytes, which never change.
+    unsafe {
+        let length = ffi::PyBytes_Size(object).unsigned_abs();
+        std::slice::from_raw_parts(ffi::PyBytes_AS_STRING(object).cast::<u8>(), length)
+    }
+}
+
+/// Checks that this interpreter lays ints and strs out as they are read here.
+pub(crate) fn check_layouts(py: Python<'_>) -> PyResult<()> {
+    let one_digit: i64 = (1 << 30) - 1;
+    let numbers = [0, 1, -1, -2, 256, 257, -6, one_digit, -one_digit, one_digit + 1, -one_digit - 1, i64::MAX, i64::MIN];
+    for (number, digits) in numbers.iter().map(|&n| (n, if n.unsigned_abs() > one_digit.unsigned_abs() { 2 } else { 1 })) {
+        let (int, twin) = (number.into_pyobject(py)?.into_any().unbind(), number.into_pyobject(py)?.into_any().unbind());
+        let value = hash(Arg::new(&int)).map_err(|raised| raised.fetch(py))?;
+        // SAFETY: the object is an int.
+        let is_compact = unsafe { compact(int.as_ptr()) }.is_some();
+        let is_read = value == int.bind(py).hash()? && is_compact == (digits == 1);
+        // SAFETY: both objects are ints.
+        if !is_read || !unsafe { are_equal_ints(int.as_ptr(), twin.as_ptr()) } {
+            return Err(PyImportError::new_err(format!("warp_cache was built for another layout of ints ({number})")));
+        }
+    }
+    Ok(())
+}
+
+/// Whether two names are the same text. A name is a str, or of a class derived from it; its text counts, as in a call.
+pub(crate) fn are_equal_names(one: Arg<'_>, other: Arg<'_>) -> bool {
+    // SAFETY: both objects are alive; the comparison takes any object, and sets an error for what is no str.
+    unsafe {
+        match ffi::PyUnicode_Compare(one.as_ptr(), other.as_ptr()) {
+            0 => true,
+            -1 => {
+                if !ffi::PyErr_Occurred().is_null() {
+                    ffi::PyErr_Clear();
+                }
+                false
+            }
+            _ => false,
+        }
+    }
+}

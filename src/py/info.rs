@@ -1,0 +1,114 @@
+//! The public types that are made by Python's own factories when the module is imported: the enums are real `IntEnum`s,
+//! the infos real named tuples.
+
+#![forbid(unsafe_code)]
+
+use crate::options::{Backend, Choice, Strategy};
+use crate::stats::Stats;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{IntoPyDict, PyDict, PyList};
+
+static CACHE_INFO: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static SHARED_CACHE_INFO: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static STRATEGY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static BACKEND: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+const MODULE: &str = "warp_cache";
+
+/// `CacheInfo`: what `cache_info()` of a cache in memory returns.
+pub(crate) fn cache_info_type(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    named_tuple(
+        py,
+        &CACHE_INFO,
+        "CacheInfo",
+        &[],
+        "Statistics of a cache: hits, misses, max_size, current_size.\n\nA named tuple; maxsize and currsize are other names \
+         of the last two.",
+    )
+}
+
+/// `SharedCacheInfo`: the same for a cache in shared memory.
+pub(crate) fn shared_cache_info_type(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    named_tuple(
+        py,
+        &SHARED_CACHE_INFO,
+        "SharedCacheInfo",
+        &["oversize_skips"],
+        "Statistics of a shared cache: hits, misses, max_size, current_size, oversize_skips.\n\nA named tuple; maxsize \
+         and currsize are other names of max_size and current_size.",
+    )
+}
+
+/// `Strategy`: which entry a full cache evicts.
+pub(crate) fn strategy_type(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    int_enum::<Strategy>(
+        py,
+        &STRATEGY,
+        "Which entry a full cache evicts.\n\nLRU: the least recently used. MRU: the most recently used. FIFO: the one stored \
+         first. LFU: the least frequently used.",
+    )
+}
+
+/// `Backend`: where the entries live.
+pub(crate) fn backend_type(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    int_enum::<Backend>(
+        py,
+        &BACKEND,
+        "Where the entries live.\n\nMEMORY: on the heap of this process. SHARED: in a memory-mapped file, one for all \
+         processes.",
+    )
+}
+
+/// A new `CacheInfo`.
+pub(crate) fn cache_info<'py>(
+    py: Python<'py>,
+    stats: Stats,
+    max_size: Option<usize>,
+    current_size: usize,
+) -> PyResult<Bound<'py, PyAny>> {
+    cache_info_type(py)?.call1((stats.hits, stats.misses, max_size, current_size))
+}
+
+/// The member of a `Choice`'s enum that has this number.
+pub(crate) fn member<'py>(kind: &Bound<'py, PyAny>, number: usize) -> PyResult<Bound<'py, PyAny>> {
+    kind.call1((number,))
+}
+
+fn named_tuple<'py>(
+    py: Python<'py>,
+    cell: &'static PyOnceLock<Py<PyAny>>,
+    name: &str,
+    more: &[&str],
+    doc: &str,
+) -> PyResult<&'py Bound<'py, PyAny>> {
+    cell.get_or_try_init(py, || {
+        let fields = PyList::new(py, ["hits", "misses", "max_size", "current_size"].iter().chain(more))?;
+        let options = [("module", MODULE)].into_py_dict(py)?;
+        let kind = py.import("collections")?.getattr("namedtuple")?.call((name, fields), Some(&options))?;
+        for (alias, field) in [("maxsize", "max_size"), ("currsize", "current_size")] {
+            kind.setattr(alias, kind.getattr(field)?)?;
+        }
+        kind.setattr("__doc__", doc)?;
+        Ok(kind.unbind())
+    })
+    .map(|kind| kind.bind(py))
+}
+
+fn int_enum<'py, C: Choice>(
+    py: Python<'py>,
+    cell: &'static PyOnceLock<Py<PyAny>>,
+    doc: &str,
+) -> PyResult<&'py Bound<'py, PyAny>> {
+    cell.get_or_try_init(py, || {
+        let members = PyDict::new(py);
+        for (number, (name, _)) in C::ALL.iter().enumerate() {
+            members.set_item(name, number)?;
+        }
+        let options = [("module", MODULE)].into_py_dict(py)?;
+        let kind = py.import("enum")?.getattr("IntEnum")?.call((C::TYPE, members), Some(&options))?;
+        kind.setattr("__doc__", doc)?;
+        Ok(kind.unbind())
+    })
+    .map(|kind| kind.bind(py))
+}

@@ -1,0 +1,27 @@
+//! The bridge to Python: nothing outside this folder but the module itself and the lock names it.
+
+pub(crate) mod cache;
+pub(crate) mod cached_function;
+pub(crate) mod clock;
+pub(crate) mod decorator;
+pub(crate) mod error;
+pub(crate) mod ffi;
+pub(crate) mod info;
+pub(crate) mod key;
+pub(crate) mod parameters;
+
+use pyo3::prelude::*;
+
+/// Fills the module.
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    ffi::check_layouts(py)?;
+    decorator::register(module)?;
+    module.add("Strategy", info::strategy_type(py)?)?;
+    module.add("Backend", info::backend_type(py)?)?;
+    module.add("CacheInfo", info::cache_info_type(py)?)?;
+    module.add("SharedCacheInfo", info::shared_cache_info_type(py)?)?;
+    module.add("CachedFunction", cached_function::cached_function_type(py)?)?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<clock::PyManualClock>()
+}

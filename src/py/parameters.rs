@@ -1,0 +1,179 @@
+//! How the arguments of a call meet the parameters of the function, so that `f(1)`, `f(1, 2)` and `f(b=2, a=1)` of
+//! `def f(a, b=2)` are one entry.
+//!
+//! The map is made once, from the function's code object. A key then has one value a parameter, in the order of the
+//! signature, then those of `*args`. Only the key is arranged: the function gets what the caller wrote.
+
+#![forbid(unsafe_code)]
+
+use super::ffi::{self, Arg, Given, Object, Raised};
+use pyo3::PyTraverseError;
+use pyo3::prelude::*;
+use pyo3::pyclass::PyVisit;
+use pyo3::types::{PyDict, PyFunction, PyString, PyTuple};
+use smallvec::SmallVec;
+
+/// Values in the order of the signature.
+pub(crate) type Arranged<'a> = SmallVec<[Arg<'a>; 8]>;
+/// Their hashes.
+pub(crate) type Hashes = SmallVec<[isize; 8]>;
+
+/// A parameter's default as it stands in a key.
+#[derive(Debug)]
+struct Default {
+    /// The default itself or, if it cannot be hashed, an object that equals nothing else.
+    value: Object,
+    hash: isize,
+}
+
+/// The parameters of a Python function that takes no `**kwargs`.
+#[derive(Debug)]
+pub(crate) struct Parameters {
+    /// The names of all parameters but `*args`, in order: positional ones, then keyword-only ones.
+    names: Vec<Object>,
+    defaults: Vec<Option<Default>>,
+    /// How many can be given without a name.
+    positional: usize,
+    /// How many cannot be given with one.
+    positional_only: usize,
+    /// Whether there is `*args`.
+    takes_more: bool,
+}
+
+/// Why arguments cannot be arranged.
+#[derive(Debug)]
+pub(crate) enum Unfit {
+    /// The function does not take such arguments: calling it will say so.
+    Mismatch,
+    /// Hashing one of them raised.
+    Raised(Raised),
+}
+
+impl From<Raised> for Unfit {
+    fn from(raised: Raised) -> Self {
+        Self::Raised(raised)
+    }
+}
+
+const TAKES_MORE: usize = 0x04;
+const TAKES_KEYWORDS: usize = 0x08;
+
+impl Parameters {
+    /// The parameters of `callable`, or of the function that it is a bound method of. `None` where a call's keywords are
+    /// part of its meaning: without a code object, and with `**kwargs`.
+    pub(crate) fn of(callable: &Bound<'_, PyAny>) -> PyResult<Option<Self>> {
+        let py = callable.py();
+        let method = py.import("types")?.getattr("MethodType")?;
+        let (function, bound) = if callable.is_exact_instance(&method) {
+            (callable.getattr("__func__")?, 1)
+        } else {
+            (callable.clone(), 0)
+        };
+        let Ok(function) = function.cast_exact::<PyFunction>() else { return Ok(None) };
+        let code = function.getattr("__code__")?;
+        let flags: usize = code.getattr("co_flags")?.extract()?;
+        if flags & TAKES_KEYWORDS != 0 {
+            return Ok(None);
+        }
+        let count = |name| code.getattr(name)?.extract::<usize>();
+        let (positional, keyword_only) = (count("co_argcount")?, count("co_kwonlyargcount")?);
+        if bound > positional {
+            // `def method(*args)`: the instance is the first of those.
+            return Ok(None);
+        }
+        let names: Vec<Bound<'_, PyString>> = code.getattr("co_varnames")?.extract()?;
+        let names = &names[..positional + keyword_only];
+        let mut defaults: Vec<Option<Default>> = names.iter().map(|_| None).collect();
+        if let Ok(given) = function.getattr("__defaults__")?.cast::<PyTuple>() {
+            // They belong to the last positional parameters.
+            let without = positional.saturating_sub(given.len());
+            for (place, default) in defaults[without..positional].iter_mut().zip(given) {
+                *place = Some(Default::of(&default)?);
+            }
+        }
+        if let Ok(given) = function.getattr("__kwdefaults__")?.cast::<PyDict>() {
+            for (name, place) in names[positional..].iter().zip(&mut defaults[positional..]) {
+                if let Some(default) = given.get_item(name)? {
+                    *place = Some(Default::of(&default)?);
+                }
+            }
+        }
+        Ok(Some(Self {
+            names: names[bound..].iter().map(|name| Object::from(name.clone().into_any().unbind())).collect(),
+            defaults: defaults.into_iter().skip(bound).collect(),
+            positional: positional - bound,
+            positional_only: count("co_posonlyargcount")?.saturating_sub(bound),
+            takes_more: flags & TAKES_MORE != 0,
+        }))
+    }
+
+    /// Whether so many values without a name, and no others, are in the order of the signature as they stand.
+    #[inline]
+    pub(crate) fn are_in_order(&self, positional: usize) -> bool {
+        self.names.len() == self.positional
+            && (positional == self.positional || self.takes_more && positional > self.positional)
+    }
+
+    /// Puts values in the order of the signature, with a default for what is left out, and hashes each of them once.
+    pub(crate) fn arrange<'a>(&'a self, given: Given<'a>) -> Result<(Arranged<'a>, Hashes), Unfit> {
+        let (unnamed, named) = given.values.split_at(given.positional);
+        if unnamed.len() > self.positional && !self.takes_more {
+            return Err(Unfit::Mismatch);
+        }
+        let (unnamed, more) = unnamed.split_at(unnamed.len().min(self.positional));
+        let mut places: SmallVec<[Option<Arg<'a>>; 8]> = unnamed.iter().copied().map(Some).collect();
+        places.resize(self.names.len(), None);
+        let names = given.names.map_or(&[][..], ffi::items);
+        for (likely, (&name, &value)) in names.iter().zip(named).enumerate() {
+            let place = self.find(name, unnamed.len() + likely)?;
+            if places[place].replace(value).is_some() {
+                return Err(Unfit::Mismatch);
+            }
+        }
+        let mut values = Arranged::new();
+        let mut hashes = Hashes::new();
+        for (place, default) in places.into_iter().zip(&self.defaults) {
+            let (value, hash) = match (place, default) {
+                (Some(value), _) => (value, ffi::hash(value)?),
+                (None, Some(default)) => (Arg::new(&default.value), default.hash),
+                (None, None) => return Err(Unfit::Mismatch),
+            };
+            values.push(value);
+            hashes.push(hash);
+        }
+        for &value in more {
+            values.push(value);
+            hashes.push(ffi::hash(value)?);
+        }
+        Ok((values, hashes))
+    }
+
+    /// The place of the parameter called `name`, looking at `likely` first.
+    fn find(&self, name: Arg<'_>, likely: usize) -> Result<usize, Unfit> {
+        // Names are interned nearly always, so that one look tells.
+        if likely >= self.positional_only && self.names.get(likely).is_some_and(|known| known.is(&*name)) {
+            return Ok(likely);
+        }
+        let named = &self.names[self.positional_only..];
+        let same = |known: &&Object| known.is(&*name);
+        let equal = |known: &&Object| ffi::are_equal_names(Arg::new(known), name);
+        let place = named.iter().position(|known| same(&known)).or_else(|| named.iter().position(|known| equal(&known)));
+        place.map(|place| place + self.positional_only).ok_or(Unfit::Mismatch)
+    }
+
+    /// Shows the garbage collector the defaults.
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.defaults.iter().flatten().try_for_each(|default| visit.call(&*default.value))
+    }
+}
+
+impl Default {
+    fn of(value: &Bound<'_, PyAny>) -> PyResult<Self> {
+        if let Ok(hash) = value.hash() {
+            return Ok(Self { value: value.clone().unbind().into(), hash });
+        }
+        let stand_in = value.py().get_type::<PyAny>().call0()?;
+        let hash = stand_in.hash()?;
+        Ok(Self { value: stand_in.unbind().into(), hash })
+    }
+}
