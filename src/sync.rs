@@ -6,9 +6,9 @@
 //! | free-threaded | a `PyMutex`, which detaches while it waits, so that a stop-the-world pause cannot deadlock with it | `Python<'py>` |
 //! | no Python (`cargo test --no-default-features`) | a `std` mutex | nothing |
 //!
-//! State is lent to a closure, never as a guard: it cannot be kept across a call into Python. No closure given to
-//! [`Exclusive::with`] may run Python code, allocate a Python object or drop a reference to one; the free-threaded
-//! garbage collector relies on this as much as the GIL build does, since no thread is ever paused inside such a closure.
+//! State is lent to a closure, so that it cannot be kept across a call into Python by mistake. While it is lent, no Python code
+//! may run, no Python object be allocated and no reference to one dropped; the free-threaded garbage collector relies on
+//! this as much as the GIL build does, since no thread is ever paused while state is lent to it.
 
 #[cfg(feature = "python")]
 pub use pyo3::Python as Token;
@@ -32,16 +32,23 @@ mod seam {
         state: UnsafeCell<T>,
     }
 
-    // SAFETY: `busy` and `state` are only touched by `with` and `peek`, whose token proves that this thread holds the GIL.
+    // SAFETY: `busy` and `state` are only touched by `lend` and `peek`, whose token proves that this thread holds the GIL.
     unsafe impl<T: Send> Sync for Exclusive<T> {}
 
-    /// Gives the state back when the closure returns or panics.
-    struct Lent<'a>(&'a Cell<bool>);
+    /// State on loan, given back when this is dropped.
+    pub struct Lent<'a, T>(&'a Exclusive<T>);
 
-    impl Drop for Lent<'_> {
-        #[inline]
+    impl<T> Lent<'_, T> {
+        #[inline(always)]
+        pub(super) fn state(&self) -> *mut T {
+            self.0.state.get()
+        }
+    }
+
+    impl<T> Drop for Lent<'_, T> {
+        #[inline(always)]
         fn drop(&mut self) {
-            self.0.set(false);
+            self.0.busy.set(false);
         }
     }
 
@@ -51,15 +58,13 @@ mod seam {
             Self { busy: Cell::new(false), state: UnsafeCell::new(state) }
         }
 
-        /// Lends the state to `body`, which must not call Python.
+        /// Lends the state for the length of a scope that must not call Python.
         #[inline(always)]
-        pub fn with<R>(&self, _: Token<'_>, body: impl FnOnce(&mut T) -> R) -> R {
+        pub fn lend(&self, _: Token<'_>) -> Lent<'_, T> {
             if self.busy.replace(true) {
                 reentered();
             }
-            let _lent = Lent(&self.busy);
-            // SAFETY: the token proves that this thread holds the GIL, and `busy` that no other borrow is alive.
-            body(unsafe { &mut *self.state.get() })
+            Lent(self)
         }
 
         /// Lends the state to a garbage collection, or nothing while it is lent already.
@@ -90,19 +95,26 @@ mod seam {
         state: UnsafeCell<T>,
     }
 
-    // SAFETY: `state` is touched only by `with`, while `mutex` is held, and by `peek`, while every other thread is paused.
+    // SAFETY: `state` is touched only through a `Lent`, while `mutex` is held, and by `peek`, while every other thread is paused.
     unsafe impl<T: Send> Sync for Exclusive<T> {}
     // SAFETY: an unlocked `PyMutex` belongs to no thread.
     unsafe impl<T: Send> Send for Exclusive<T> {}
 
-    /// Unlocks when the closure returns or panics.
-    struct Lent<'a>(&'a UnsafeCell<PyMutex>);
+    /// State on loan, given back when this is dropped.
+    pub struct Lent<'a, T>(&'a Exclusive<T>);
 
-    impl Drop for Lent<'_> {
-        #[inline]
+    impl<T> Lent<'_, T> {
+        #[inline(always)]
+        pub(super) fn state(&self) -> *mut T {
+            self.0.state.get()
+        }
+    }
+
+    impl<T> Drop for Lent<'_, T> {
+        #[inline(always)]
         fn drop(&mut self) {
-            // SAFETY: `with` locked this mutex on this thread, and nobody else unlocks it.
-            unsafe { PyMutex_Unlock(self.0.get()) }
+            // SAFETY: `lend` locked this mutex on this thread, and nobody else unlocks it.
+            unsafe { PyMutex_Unlock(self.0.mutex.get()) }
         }
     }
 
@@ -112,30 +124,60 @@ mod seam {
             Self { mutex: UnsafeCell::new(PyMutex::new()), state: UnsafeCell::new(state) }
         }
 
-        /// Lends the state to `body`, which must not call Python.
+        /// Lends the state for the length of a scope that must not call Python.
         #[inline(always)]
-        pub fn with<R>(&self, _: Token<'_>, body: impl FnOnce(&mut T) -> R) -> R {
+        pub fn lend(&self, _: Token<'_>) -> Lent<'_, T> {
             // SAFETY: the mutex is initialised, does not move while it is lent, and the token proves that this thread is
             // attached, as `PyMutex_Lock` asks.
             unsafe { PyMutex_Lock(self.mutex.get()) };
-            let _lent = Lent(&self.mutex);
-            // SAFETY: the mutex is held until `_lent` is dropped.
-            body(unsafe { &mut *self.state.get() })
+            Lent(self)
         }
 
         /// Lends the state to a garbage collection.
         pub fn peek<R>(&self, _: &pyo3::PyVisit<'_>, body: impl FnOnce(&T) -> R) -> Option<R> {
-            // SAFETY: a `PyVisit` exists only inside `tp_traverse`, while every other thread is paused. A closure given to
-            // `with` has no point at which its thread could be paused, so no borrow is alive, even if the mutex is held.
+            // SAFETY: a `PyVisit` exists only inside `tp_traverse`, while every other thread is paused. While state
+            // is lent there is no point at which its thread could be paused, so no borrow is alive, even if the mutex is held.
             Some(body(unsafe { &*self.state.get() }))
         }
+    }
+}
+
+#[cfg(feature = "python")]
+mod lent {
+    use super::seam::Lent;
+    use std::ops::{Deref, DerefMut};
+
+    impl<T> Deref for Lent<'_, T> {
+        type Target = T;
+
+        #[inline(always)]
+        fn deref(&self) -> &T {
+            // SAFETY: nobody else has the state while a `Lent` exists; see `lend` and `peek`.
+            unsafe { &*self.state() }
+        }
+    }
+
+    impl<T> DerefMut for Lent<'_, T> {
+        #[inline(always)]
+        fn deref_mut(&mut self) -> &mut T {
+            // SAFETY: as above, and this borrow is the only one of this `Lent`.
+            unsafe { &mut *self.state() }
+        }
+    }
+}
+
+impl<T> Exclusive<T> {
+    /// Lends the state to `body`, which must not call Python.
+    #[inline]
+    pub fn with<R>(&self, token: Token<'_>, body: impl FnOnce(&mut T) -> R) -> R {
+        body(&mut self.lend(token))
     }
 }
 
 #[cfg(not(feature = "python"))]
 mod seam {
     use super::Token;
-    use std::sync::{Mutex, PoisonError};
+    use std::sync::{Mutex, MutexGuard, PoisonError};
 
     /// State that one thread at a time may touch.
     #[derive(Debug)]
@@ -147,9 +189,9 @@ mod seam {
             Self(Mutex::new(state))
         }
 
-        /// Lends the state to `body`.
-        pub fn with<R>(&self, _: Token<'_>, body: impl FnOnce(&mut T) -> R) -> R {
-            body(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        /// Lends the state for the length of a scope.
+        pub fn lend(&self, _: Token<'_>) -> MutexGuard<'_, T> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
         }
     }
 }

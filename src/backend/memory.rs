@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::options::Options;
 use crate::policy::Slot;
 use crate::stats::Stats;
-use crate::store::{Cleared, Entry, Evicted, Hit, Store};
+use crate::store::{Cleared, Entry, Store};
 use crate::sync::{Exclusive, Token};
 
 /// What can be said of two keys without running foreign code.
@@ -54,27 +54,15 @@ enum Place {
 const MOST_RESTARTS: usize = 32;
 
 /// The answer to a lookup.
-#[derive(Debug)]
-pub enum Lookup<K, V, R> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup<R> {
     /// What was read from the value.
     Hit(R),
-    /// Not there; counted as a miss.
-    Miss(Absence<K, V>),
-}
-
-/// A miss: what the store was like, and perhaps an entry whose time was over.
-#[derive(Debug)]
-#[must_use = "drop it when no lock is held: dropping may run foreign code"]
-pub struct Absence<K, V> {
-    generation: u64,
-    _expired: Option<Entry<K, V>>,
-}
-
-impl<K, V> Absence<K, V> {
-    /// Drops the expired entry, which may run foreign code, and keeps the generation for [`Memory::keep`].
-    pub fn generation(self) -> u64 {
-        self.generation
-    }
+    /// Not there; counted as a miss. The store's generation is for [`Memory::keep`].
+    Miss {
+        /// The store's generation when the key was not there.
+        generation: u64,
+    },
 }
 
 #[derive(Debug)]
@@ -85,19 +73,9 @@ struct State<K, V> {
 
 impl<K, V> State<K, V> {
     #[inline(always)]
-    fn look_up<R>(&mut self, place: Place, read: impl FnOnce(&V) -> R) -> Lookup<K, V, R> {
-        let expired = match place {
-            Place::Held(slot) => match self.store.hit(slot) {
-                Hit::Live(value) => {
-                    self.stats.hits += 1;
-                    return Lookup::Hit(read(value));
-                }
-                Hit::Expired(entry) => Some(entry),
-            },
-            Place::Absent | Place::Unsettled => None,
-        };
+    fn miss<R>(&mut self) -> Lookup<R> {
         self.stats.misses += 1;
-        Lookup::Miss(Absence { generation: self.store.generation(), _expired: expired })
+        Lookup::Miss { generation: self.store.generation() }
     }
 }
 
@@ -106,13 +84,14 @@ impl<K, V> State<K, V> {
 pub struct Memory<K, V> {
     state: Exclusive<State<K, V>>,
     is_bounded: bool,
+    has_expiry: bool,
 }
 
 impl<K, V> Memory<K, V> {
     /// An empty cache.
     pub fn new(options: &Options, clock: Option<Clock>) -> Self {
         let state = State { store: Store::new(options, clock), stats: Stats::default() };
-        Self { state: Exclusive::new(state), is_bounded: options.max_size.is_some() }
+        Self { state: Exclusive::new(state), is_bounded: options.max_size.is_some(), has_expiry: options.ttl.is_some() }
     }
 
     /// Looks the key up, counts a hit or a miss, and on a hit returns what `read` makes of the value.
@@ -122,8 +101,10 @@ impl<K, V> Memory<K, V> {
         token: Token<'_>,
         query: &Q,
         read: impl Fn(&V) -> R,
-    ) -> Result<Lookup<K, V, R>, Q::Error> {
-        let quick = self.state.with(token, |state| {
+    ) -> Result<Lookup<R>, Q::Error> {
+        let quick = {
+            // Not a closure: this must be inlined wherever it is called from.
+            let state = &mut *self.state.lend(token);
             let mut unsure = false;
             let found = state.store.find(query.hash(), |stored| match query.compare(token, stored) {
                 Match::Equal => true,
@@ -135,25 +116,41 @@ impl<K, V> Memory<K, V> {
             });
             match found {
                 Some(_) if unsure => None,
-                Some(slot) => Some(state.look_up(Place::Held(slot), &read)),
-                None => Some(state.look_up(Place::Absent, &read)),
+                Some(slot) => state.store.hit(slot).map(|value| {
+                    state.stats.hits += 1;
+                    Lookup::Hit(read(value))
+                }),
+                None => Some(state.miss()),
             }
-        });
+        };
         match quick {
             Some(lookup) => Ok(lookup),
-            None => self.look_up_asking(token, query, read),
+            None => self.look_up_slowly(token, query, read),
         }
     }
 
+    /// The same where foreign equality must be asked, or an entry whose time is over must go.
     #[cold]
     #[inline(never)]
-    fn look_up_asking<Q: Query<K>, R>(
+    fn look_up_slowly<Q: Query<K>, R>(
         &self,
         token: Token<'_>,
         query: &Q,
         read: impl Fn(&V) -> R,
-    ) -> Result<Lookup<K, V, R>, Q::Error> {
-        self.locate(token, query, |state, place| state.look_up(place, &read))
+    ) -> Result<Lookup<R>, Q::Error> {
+        let (lookup, expired) = self.locate(token, query, |state, place| {
+            let mut expired = None;
+            if let Place::Held(slot) = place {
+                if let Some(value) = state.store.hit(slot) {
+                    state.stats.hits += 1;
+                    return (Lookup::Hit(read(value)), None);
+                }
+                expired = Some(state.store.remove(slot));
+            }
+            (state.miss(), expired)
+        })?;
+        drop(expired);
+        Ok(lookup)
     }
 
     /// Counts a miss of a cache that keeps nothing.
@@ -162,7 +159,8 @@ impl<K, V> Memory<K, V> {
     }
 
     /// Stores the value that was computed after a miss at `generation`. If the key has been stored meanwhile, a bounded
-    /// cache keeps the first value and an unbounded one the last, as `functools.lru_cache` does.
+    /// cache keeps the first value and an unbounded one the last, as `functools.lru_cache` does. Drops what had to leave.
+    #[inline]
     pub fn keep<Q: Query<K>>(
         &self,
         token: Token<'_>,
@@ -170,24 +168,37 @@ impl<K, V> Memory<K, V> {
         generation: u64,
         key: K,
         value: V,
-    ) -> Result<Kept<K, V>, Q::Error> {
-        let hash = query.hash();
-        let mut newcomer = Some(Entry { key, value });
-        let unchanged = self.state.with(token, |state| {
-            if state.store.generation() != generation {
-                return None;
+    ) -> Result<(), Q::Error> {
+        let newcomer = {
+            let state = &mut *self.state.lend(token);
+            if state.store.generation() == generation {
+                Ok(state.store.insert(query.hash(), key, value))
+            } else {
+                Err(Entry { key, value })
             }
-            newcomer.take().map(|Entry { key, value }| state.store.insert(hash, key, value))
-        });
-        if let Some(evicted) = unchanged {
-            return Ok(Kept { _evicted: Some(evicted), _replaced: None, _refused: None });
+        };
+        match newcomer {
+            Ok(left) => drop(left),
+            Err(newcomer) => self.keep_late(token, query, newcomer)?,
         }
+        if self.has_expiry {
+            // One more than the one whose place was needed, so that expired entries leave faster than others come.
+            drop(self.state.with(token, |state| state.store.expire()));
+        }
+        Ok(())
+    }
+
+    /// The same when the store has changed since the miss.
+    #[inline(never)]
+    fn keep_late<Q: Query<K>>(&self, token: Token<'_>, query: &Q, newcomer: Entry<K, V>) -> Result<(), Q::Error> {
+        let hash = query.hash();
+        let mut newcomer = Some(newcomer);
         let mut replaced = None;
-        let evicted = self.locate(token, query, |state, place| match place {
-            Place::Absent => newcomer.take().map(|Entry { key, value }| state.store.insert(hash, key, value)),
+        let left = self.locate(token, query, |state, place| match place {
+            Place::Absent => newcomer.take().and_then(|Entry { key, value }| state.store.insert(hash, key, value)),
             Place::Held(slot) if state.store.is_expired(slot) => {
                 replaced = Some(state.store.remove(slot));
-                newcomer.take().map(|Entry { key, value }| state.store.insert(hash, key, value))
+                newcomer.take().and_then(|Entry { key, value }| state.store.insert(hash, key, value))
             }
             Place::Held(slot) => {
                 if let (false, Some(entry)) = (self.is_bounded, newcomer.take()) {
@@ -199,7 +210,9 @@ impl<K, V> Memory<K, V> {
             }
             Place::Unsettled => None,
         })?;
-        Ok(Kept { _evicted: evicted, _replaced: replaced, _refused: newcomer })
+        // Here, and not a moment earlier: nothing is lent out any more.
+        drop((left, replaced, newcomer));
+        Ok(())
     }
 
     /// Removes the key's entry, if there is one whose time is not over.
@@ -230,11 +243,11 @@ impl<K, V> Memory<K, V> {
     /// The counters, and the number of entries whose time is not over.
     pub fn info(&self, token: Token<'_>) -> (Stats, usize) {
         loop {
-            let (evicted, info) = self.state.with(token, |state| {
-                let evicted = state.store.expire();
-                (evicted, (state.stats, state.store.len()))
+            let (expired, info) = self.state.with(token, |state| {
+                let expired = state.store.expire();
+                (expired, (state.stats, state.store.len()))
             });
-            if evicted.is_empty() {
+            if expired.is_none() {
                 return info;
             }
         }
@@ -326,15 +339,6 @@ enum Step<K, R> {
     Ask(Slot, K),
 }
 
-/// What is left over when a value has been stored.
-#[derive(Debug)]
-#[must_use = "drop it when no lock is held: dropping may run foreign code"]
-pub struct Kept<K, V> {
-    _evicted: Option<Evicted<K, V>>,
-    _replaced: Option<Entry<K, V>>,
-    _refused: Option<Entry<K, V>>,
-}
-
 #[cfg(all(test, not(feature = "python")))]
 mod tests {
     use super::*;
@@ -380,19 +384,19 @@ mod tests {
     fn memory(max_size: Option<usize>, entries: u32) -> Memory<u32, u32> {
         let memory = Memory::new(&Options { max_size, ..Options::default() }, None);
         for number in 0..entries {
-            let _ = keep(&memory, &query(number, &|| ()), number * 10);
+            keep(&memory, &query(number, &|| ()), number * 10);
         }
         memory
     }
 
-    fn keep(memory: &Memory<u32, u32>, query: &Doubtful<'_>, value: u32) -> Kept<u32, u32> {
-        memory.keep(Token::default(), query, u64::MAX, query.number, value).expect("no key raises here")
+    fn keep(memory: &Memory<u32, u32>, query: &Doubtful<'_>, value: u32) {
+        memory.keep(Token::default(), query, u64::MAX, query.number, value).expect("no key raises here");
     }
 
     fn get(memory: &Memory<u32, u32>, query: &Doubtful<'_>) -> Result<Option<u32>, &'static str> {
         memory.look_up(Token::default(), query, |value| *value).map(|lookup| match lookup {
             Lookup::Hit(value) => Some(value),
-            Lookup::Miss(_) => None,
+            Lookup::Miss { .. } => None,
         })
     }
 
@@ -428,7 +432,7 @@ mod tests {
     fn a_confirmed_entry_whose_slot_was_reused_is_not_returned() {
         let memory = memory(Some(1), 1);
         let evict = || {
-            let _ = keep(&memory, &query(7, &|| ()), 70);
+            keep(&memory, &query(7, &|| ()), 70);
         };
         // Asked about 0, which is equal; but by then 7 has evicted it from the only slot.
         assert_eq!(get(&memory, &query(0, &evict)), Ok(None));
@@ -441,11 +445,11 @@ mod tests {
         let next = Cell::new(100);
         let churn = || {
             next.set(next.get() + 1);
-            let _ = keep(&memory, &query(next.get(), &|| ()), 0);
+            keep(&memory, &query(next.get(), &|| ()), 0);
         };
         let hostile = query(5, &churn);
         assert_eq!(get(&memory, &hostile), Ok(None));
-        let _ = keep(&memory, &hostile, 50);
+        keep(&memory, &hostile, 50);
         assert!(hostile.asked.get() <= 4 * MOST_RESTARTS);
         assert_eq!(get(&memory, &query(5, &|| ())), Ok(None));
         assert_eq!(memory.info(Token::default()).1, 1);
@@ -455,7 +459,7 @@ mod tests {
     fn a_late_duplicate_keeps_the_first_value_when_bounded_and_the_last_when_not() {
         for (max_size, kept) in [(Some(4), 0), (None, 99)] {
             let memory = memory(max_size, 1);
-            let _ = keep(&memory, &query(0, &|| ()), 99);
+            keep(&memory, &query(0, &|| ()), 99);
             assert_eq!(get(&memory, &query(0, &|| ())), Ok(Some(kept)));
         }
     }

@@ -3,8 +3,8 @@
 #![forbid(unsafe_code)]
 
 use super::clock;
-use super::ffi::{Arg, Given, Object, Raised};
-use super::key::{Arguments, Key, KeyRules};
+use super::ffi::{self, Arg, Given, Object, Raised};
+use super::key::{CallKey, Key, KeyRules, Lone, Several};
 use super::parameters::{Parameters, Unfit};
 use crate::backend::memory::Memory;
 use crate::options::Options;
@@ -29,6 +29,8 @@ pub(crate) struct Cache {
     pub(crate) rules: KeyRules,
     /// A lone argument without a name is the key as it stands.
     pub(crate) lone_is_key: bool,
+    /// How many arguments without a name, and no others, are the key as they stand: from, to.
+    pub(crate) in_order: (usize, usize),
     /// How to arrange arguments, or `None` where they stay as they were given.
     parameters: Option<Parameters>,
     pub(crate) options: Options,
@@ -42,11 +44,13 @@ impl Cache {
             Flavour::Cache => Parameters::of(callable)?,
             Flavour::LruCache => None,
         };
+        let in_order = parameters.as_ref().map_or((0, usize::MAX), Parameters::in_order);
         Ok(Self {
             memory: Memory::new(&options, clock::chosen()),
             // With `typed`, the types alone keep those values apart that functools keeps apart.
             rules: KeyRules { typed: options.typed, lone_exact: flavour == Flavour::LruCache && !options.typed },
-            lone_is_key: parameters.as_ref().is_none_or(|parameters| parameters.are_in_order(1)),
+            lone_is_key: in_order.0 <= 1 && 1 <= in_order.1,
+            in_order,
             parameters,
             options,
             flavour,
@@ -55,29 +59,41 @@ impl Cache {
 
     /// Makes the key of the given arguments and hands it to `body`.
     #[inline]
-    pub(crate) fn with_key<R>(
-        &self,
-        given: Given<'_>,
-        body: impl FnOnce(&Arguments<'_>) -> Result<R, Raised>,
-    ) -> Result<R, Unfit> {
-        match &self.parameters {
-            Some(parameters) if given.names.is_some() || !parameters.are_in_order(given.positional) => {
-                let (values, hashes) = parameters.arrange(given)?;
-                Ok(body(&Arguments::hashed(&values, &hashes, self.rules))?)
+    pub(crate) fn with_key<B: WithKey>(&self, given: Given<'_>, body: B) -> Result<B::Output, Unfit> {
+        if let (None, &[value], true) = (given.names, given.values, self.lone_is_key) {
+            return Ok(body.run(&Lone::new(value, self.rules)?)?);
+        }
+        let Some(parameters) = &self.parameters else {
+            return Ok(body.run(&Several::new(given, self.rules)?)?);
+        };
+        let count = parameters.count(&given);
+        let mut few = [None; 8];
+        let mut many = Vec::new();
+        let places = match few.get_mut(..count) {
+            Some(places) => places,
+            None => {
+                many.resize(count, None);
+                &mut many[..]
             }
-            _ => Ok(body(&Arguments::given(given, self.rules)?)?),
+        };
+        let fold = parameters.arrange(given, places)?;
+        match ffi::all_present(places) {
+            // The only parameter, by name or by default.
+            Some(&[value]) => Ok(body.run(&Lone::hashed(value, fold.last(), self.rules))?),
+            Some(values) => Ok(body.run(&Several::folded(values, None, fold, self.rules))?),
+            None => Err(Unfit::Mismatch),
         }
     }
 
     /// The same for arguments that came as a tuple and a dict. Raises what hashing raises, and TypeError where the function
     /// takes no such arguments.
-    pub(crate) fn with_key_of<R>(
+    pub(crate) fn with_key_of<B: WithKey>(
         &self,
         method: &str,
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
-        body: impl FnOnce(&Arguments<'_>) -> Result<R, Raised>,
-    ) -> PyResult<R> {
+        body: B,
+    ) -> PyResult<B::Output> {
         let py = args.py();
         let mut owned: Vec<Object> = args.iter().map(|value| value.unbind().into()).collect();
         let mut names = None;
@@ -106,4 +122,13 @@ impl Cache {
             visit.call(&*entry.value)
         })
     }
+}
+
+/// What is to be done with a key, of whichever kind it turns out to be.
+pub(crate) trait WithKey: Sized {
+    /// What comes of it.
+    type Output;
+
+    /// Does it.
+    fn run<K: CallKey>(self, key: &K) -> Result<Self::Output, Raised>;
 }

@@ -3,12 +3,12 @@
 //! A pyclass holds the state and the methods. pyo3 can give it no vectorcall slot, so the type in use is one derived from
 //! it when the module is imported; see [`super::ffi::derive_callable`].
 
-use super::cache::{Cache, Flavour};
-use super::ffi::{self, Call, Entrance, Entry, Object, Raised};
-use super::key::Arguments;
+use super::cache::{Cache, Flavour, WithKey};
+use super::ffi::{self, Arg, Call, Entrance, Entry, Object, Raised};
+use super::key::{CallKey, Key, Lone, Several};
 use super::parameters::Unfit;
 use super::{decorator, info};
-use crate::backend::memory::Lookup;
+use crate::backend::memory::{Lookup, Memory};
 use crate::options::Options;
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyTypeError;
@@ -45,13 +45,13 @@ impl Entrance for Caching {
 
     #[inline(always)]
     fn call(this: &CachedFunction, py: Python<'_>, call: Call<'_>) -> Result<Object, Raised> {
-        match call.lone() {
-            Some(value) if this.cache.lone_is_key => {
-                let key = Arguments::lone(value, this.cache.rules)?;
-                this.answer(py, call, &key)
-            }
-            _ => this.call_with_any(py, call),
+        if let (Some(value), true) = (call.lone(), this.cache.lone_is_key) {
+            return this.answer(py, call, &Lone::new(value, this.cache.rules)?);
         }
+        if let Some(values) = call.unnamed(this.cache.in_order) {
+            return this.call_in_order(py, call, values);
+        }
+        this.call_with_any(py, call)
     }
 }
 
@@ -85,8 +85,13 @@ impl CachedFunction {
     }
 
     #[inline(never)]
+    fn call_in_order(&self, py: Python<'_>, call: Call<'_>, values: &[Arg<'_>]) -> Result<Object, Raised> {
+        self.answer(py, call, &Several::unnamed(values, self.cache.rules)?)
+    }
+
+    #[inline(never)]
     fn call_with_any(&self, py: Python<'_>, call: Call<'_>) -> Result<Object, Raised> {
-        match self.cache.with_key(call.given(), |key| self.answer(py, call, key)) {
+        match self.cache.with_key(call.given(), Answer { function: self, py, call }) {
             Ok(value) => Ok(value),
             Err(Unfit::Raised(raised)) => Err(raised),
             Err(Unfit::Mismatch) => {
@@ -99,20 +104,55 @@ impl CachedFunction {
 
     /// Look up → hit, return | miss → compute → keep → drop what had to leave → return.
     #[inline(always)]
-    fn answer(&self, py: Python<'_>, call: Call<'_>, key: &Arguments<'_>) -> Result<Object, Raised> {
+    fn answer<K: CallKey>(&self, py: Python<'_>, call: Call<'_>, key: &K) -> Result<Object, Raised> {
         match self.cache.memory.look_up(py, key, |value| value.clone_ref(py))? {
             Lookup::Hit(value) => Ok(value),
-            Lookup::Miss(absence) => self.compute(py, call, key, absence.generation()),
+            Lookup::Miss { generation } => self.compute(py, call, key, generation),
         }
     }
 
     #[inline(never)]
-    fn compute(&self, py: Python<'_>, call: Call<'_>, key: &Arguments<'_>, generation: u64) -> Result<Object, Raised> {
+    fn compute<K: CallKey>(&self, py: Python<'_>, call: Call<'_>, key: &K, generation: u64) -> Result<Object, Raised> {
         let value = call.forward(py, &self.function)?;
         let stored = key.to_key(py)?;
-        let kept = self.cache.memory.keep(py, key, generation, stored, value.clone_ref(py))?;
-        drop(kept);
+        self.cache.memory.keep(py, key, generation, stored, value.clone_ref(py))?;
         Ok(value)
+    }
+}
+
+/// What a call does with its key.
+struct Answer<'a, 'py> {
+    function: &'a CachedFunction,
+    py: Python<'py>,
+    call: Call<'a>,
+}
+
+impl WithKey for Answer<'_, '_> {
+    type Output = Object;
+
+    #[inline(always)]
+    fn run<K: CallKey>(self, key: &K) -> Result<Object, Raised> {
+        self.function.answer(self.py, self.call, key)
+    }
+}
+
+struct Invalidate<'a, 'py>(&'a Memory<Key, Object>, Python<'py>);
+
+impl WithKey for Invalidate<'_, '_> {
+    type Output = bool;
+
+    fn run<K: CallKey>(self, key: &K) -> Result<bool, Raised> {
+        self.0.invalidate(self.1, key)
+    }
+}
+
+struct Contains<'a, 'py>(&'a Memory<Key, Object>, Python<'py>);
+
+impl WithKey for Contains<'_, '_> {
+    type Output = bool;
+
+    fn run<K: CallKey>(self, key: &K) -> Result<bool, Raised> {
+        self.0.contains(self.1, key)
     }
 }
 
@@ -129,7 +169,8 @@ impl CachedFunction {
             let blueprint = first.cast_into::<Blueprint>().ok()?;
             blueprint.get().0.lock().ok()?.take()
         });
-        state.ok_or_else(|| PyTypeError::new_err("a CachedFunction is made by warp_cache.cache or warp_cache.lru_cache"))
+        state
+            .ok_or_else(|| PyTypeError::new_err("a CachedFunction is made by warp_cache.cache or warp_cache.lru_cache"))
     }
 
     /// Bind to an instance, as a function does.
@@ -188,8 +229,7 @@ impl CachedFunction {
     /// Takes what the function takes; for a method, the instance first.
     #[pyo3(signature = (*args, **kwargs))]
     fn cache_invalidate(&self, args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<bool> {
-        let py = args.py();
-        self.cache.with_key_of("cache_invalidate", args, kwargs, |key| self.cache.memory.invalidate(py, key))
+        self.cache.with_key_of("cache_invalidate", args, kwargs, Invalidate(&self.cache.memory, args.py()))
     }
 
     /// Return whether a call with these arguments would hit, without counting it or touching the entry.
@@ -197,13 +237,14 @@ impl CachedFunction {
     /// Takes what the function takes; for a method, the instance first.
     #[pyo3(signature = (*args, **kwargs))]
     fn cache_contains(&self, args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<bool> {
-        let py = args.py();
-        self.cache.with_key_of("cache_contains", args, kwargs, |key| self.cache.memory.contains(py, key))
+        self.cache.with_key_of("cache_contains", args, kwargs, Contains(&self.cache.memory, args.py()))
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> String {
         let text = |name: &str| {
-            slf.getattr(name).ok().and_then(|text| Some(text.cast_into::<PyString>().ok()?.to_string_lossy().into_owned()))
+            slf.getattr(name)
+                .ok()
+                .and_then(|text| Some(text.cast_into::<PyString>().ok()?.to_string_lossy().into_owned()))
         };
         let name = match (text("__module__"), text("__qualname__")) {
             (Some(module), Some(name)) => format!("{module}.{name}"),

@@ -276,7 +276,9 @@ fn whole(value: &Bound<'_, PyAny>, argument: &str, accepted: &str) -> PyResult<O
     }
     match value.extract::<i64>() {
         Ok(number) => Ok(Some(number)),
-        Err(error) if value.is_instance_of::<PyInt>() && error.is_instance_of::<PyOverflowError>(value.py()) => Ok(None),
+        Err(error) if value.is_instance_of::<PyInt>() && error.is_instance_of::<PyOverflowError>(value.py()) => {
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }
@@ -337,7 +339,11 @@ fn time_to_live(value: &Bound<'_, PyAny>) -> PyResult<Option<Ttl>> {
     match seconds.extract::<f64>() {
         Ok(number) => Ok(Ttl::from_seconds(number)?),
         Err(error) if seconds.is_instance_of::<PyInt>() && error.is_instance_of::<PyOverflowError>(py) => {
-            if seconds.lt(0)? { Err(OptionsError::Ttl { got: shown(value) }.into()) } else { Ok(Ttl::from_seconds(f64::MAX)?) }
+            if seconds.lt(0)? {
+                Err(OptionsError::Ttl { got: shown(value) }.into())
+            } else {
+                Ok(Ttl::from_seconds(f64::MAX)?)
+            }
         }
         Err(error) => Err(error),
     }

@@ -80,7 +80,7 @@ impl Deref for Object {
 }
 
 impl Drop for Object {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: this owns the reference. Objects live in a `CachedFunction` and on its methods' stacks, and both are
         // only ever dropped on an attached thread: the methods are called by Python, the rest by `tp_clear` or `tp_dealloc`.
@@ -111,6 +111,13 @@ impl Deref for Arg<'_> {
     }
 }
 
+/// The values, if all are there.
+#[inline]
+pub(crate) fn all_present<'s, 'a>(values: &'s [Option<Arg<'a>>]) -> Option<&'s [Arg<'a>]> {
+    // SAFETY: an `Arg` is transparent over a pointer that is never null, so an `Option` of one that is not `None` is an `Arg`.
+    values.iter().all(Option::is_some).then(|| unsafe { &*(std::ptr::from_ref(values) as *const [Arg<'a>]) })
+}
+
 /// The items of a tuple, and of anything else none.
 #[inline]
 pub(crate) fn items<'a>(tuple: Arg<'a>) -> &'a [Arg<'a>] {
@@ -138,11 +145,11 @@ pub(crate) struct Call<'a> {
 impl<'a> Call<'a> {
     /// The argument, if there is just one and it has no name.
     #[inline(always)]
-    pub(crate) fn lone(&self) -> Option<&'a [Arg<'a>; 1]> {
+    pub(crate) fn lone(&self) -> Option<Arg<'a>> {
         if self.kwnames.is_null() && self.positional() == 1 {
             // SAFETY: the protocol gives `positional()` borrowed references at `args`, valid for the call, and `Arg` is
             // transparent over one.
-            Some(unsafe { &*self.args.cast::<[Arg<'a>; 1]>() })
+            Some(unsafe { *self.args.cast::<Arg<'a>>() })
         } else {
             None
         }
@@ -155,10 +162,23 @@ impl<'a> Call<'a> {
         self.nargsf & !ffi::PY_VECTORCALL_ARGUMENTS_OFFSET
     }
 
+    /// The arguments, if none has a name and they are from `least` to `most`.
+    #[inline(always)]
+    pub(crate) fn unnamed(&self, (least, most): (usize, usize)) -> Option<&'a [Arg<'a>]> {
+        let count = self.positional();
+        if !self.kwnames.is_null() || count < least || count > most {
+            return None;
+        }
+        // SAFETY: the protocol gives that many borrowed references at `args`, valid for the call, `Arg` is transparent over
+        // one, and the pointer is not null where there are any.
+        Some(if count == 0 { &[] } else { unsafe { std::slice::from_raw_parts(self.args.cast::<Arg<'a>>(), count) } })
+    }
+
     /// The arguments.
     #[inline]
     pub(crate) fn given(&self) -> Given<'a> {
-        let names = NonNull::new(self.kwnames).map(|names| Arg(names, PhantomData)).filter(|&names| !items(names).is_empty());
+        let names =
+            NonNull::new(self.kwnames).map(|names| Arg(names, PhantomData)).filter(|&names| !items(names).is_empty());
         let positional = self.positional();
         let count = positional + names.map_or(0, |names| items(names).len());
         let values = if count == 0 {
@@ -355,25 +375,31 @@ unsafe fn compact(object: *mut ffi::PyObject) -> Option<isize> {
 /// `hash(object)`, inline for small ints and for strings that were hashed before.
 #[inline(always)]
 pub(crate) fn hash(object: Arg<'_>) -> Result<isize, Raised> {
+    hash_telling(object).map(|(hash, _)| hash)
+}
+
+/// The same, and whether the hash tells the value: of all small ints, only the object's equals have it.
+#[inline(always)]
+pub(crate) fn hash_telling(object: Arg<'_>) -> Result<(isize, bool), Raised> {
     let object = object.as_ptr();
     // SAFETY: the object is alive, and its type is looked at before its layout is relied on.
     unsafe {
         let kind = ffi::Py_TYPE(object);
         if kind == &raw mut ffi::PyLong_Type {
             if let Some(value) = compact(object) {
-                // As every hash, it is never -1, which stands for an error.
-                return Ok(if value == -1 { -2 } else { value });
+                // As every hash, it is never -1, which stands for an error: -1 and -2 share theirs.
+                return Ok(if value == -1 { (-2, false) } else { (value, value != -2) });
             }
         } else if kind == &raw mut ffi::PyUnicode_Type {
             let hash = std::sync::atomic::AtomicIsize::from_ptr(&raw mut (*object.cast::<ffi::PyASCIIObject>()).hash)
                 .load(std::sync::atomic::Ordering::Relaxed);
             if hash != -1 {
-                return Ok(hash);
+                return Ok((hash, false));
             }
         }
         match ffi::PyObject_Hash(object) {
             -1 => Err(Raised(())),
-            hash => Ok(hash),
+            hash => Ok((hash, false)),
         }
     }
 }
@@ -415,6 +441,7 @@ pub(crate) fn compare(one: Arg<'_>, other: Arg<'_>) -> Match {
 }
 
 /// The same for two objects that are not one.
+#[inline(never)]
 fn compare_unlike(one: Arg<'_>, other: Arg<'_>, depth: u32) -> Match {
     let (left, right) = (one.as_ptr(), other.as_ptr());
     // SAFETY: both objects are alive, and of the kinds whose layout is read.
@@ -498,9 +525,7 @@ unsafe fn are_equal_ints(left: *mut ffi::PyObject, right: *mut ffi::PyObject) ->
             return one == other;
         }
         let (left, right) = (left.cast::<Int>(), right.cast::<Int>());
-        let digits = |int: *mut Int| {
-            std::slice::from_raw_parts((&raw const (*int).digit), int_tag::digits((*int).tag))
-        };
+        let digits = |int: *mut Int| std::slice::from_raw_parts((&raw const (*int).digit), int_tag::digits((*int).tag));
         int_tag::shape((*left).tag) == int_tag::shape((*right).tag) && digits(left) == digits(right)
     }
 }
@@ -541,7 +566,8 @@ unsafe fn compare_strs(left: *mut ffi::PyObject, right: *mut ffi::PyObject) -> M
         if length != ffi::PyUnicode_GET_LENGTH(right).unsigned_abs() || width != ffi::PyUnicode_KIND(right) {
             return Match::Different;
         }
-        let text = |object| std::slice::from_raw_parts(ffi::PyUnicode_DATA(object).cast::<u8>(), length * width as usize);
+        let text =
+            |object| std::slice::from_raw_parts(ffi::PyUnicode_DATA(object).cast::<u8>(), length * width as usize);
         if text(left) == text(right) { Match::Equal } else { Match::Different }
     }
 }
@@ -559,9 +585,13 @@ unsafe fn bytes<'a>(object: *mut ffi::PyObject) -> &'a [u8] {
 /// Checks that this interpreter lays ints and strs out as they are read here.
 pub(crate) fn check_layouts(py: Python<'_>) -> PyResult<()> {
     let one_digit: i64 = (1 << 30) - 1;
-    let numbers = [0, 1, -1, -2, 256, 257, -6, one_digit, -one_digit, one_digit + 1, -one_digit - 1, i64::MAX, i64::MIN];
-    for (number, digits) in numbers.iter().map(|&n| (n, if n.unsigned_abs() > one_digit.unsigned_abs() { 2 } else { 1 })) {
-        let (int, twin) = (number.into_pyobject(py)?.into_any().unbind(), number.into_pyobject(py)?.into_any().unbind());
+    let numbers =
+        [0, 1, -1, -2, 256, 257, -6, one_digit, -one_digit, one_digit + 1, -one_digit - 1, i64::MAX, i64::MIN];
+    for (number, digits) in
+        numbers.iter().map(|&n| (n, if n.unsigned_abs() > one_digit.unsigned_abs() { 2 } else { 1 }))
+    {
+        let (int, twin) =
+            (number.into_pyobject(py)?.into_any().unbind(), number.into_pyobject(py)?.into_any().unbind());
         let value = hash(Arg::new(&int)).map_err(|raised| raised.fetch(py))?;
         // SAFETY: the object is an int.
         let is_compact = unsafe { compact(int.as_ptr()) }.is_some();

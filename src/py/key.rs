@@ -11,20 +11,37 @@ use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 use pyo3::types::PyTuple;
 
-/// How many values a key has, and whether it is one that `functools.lru_cache` keeps apart.
+/// How many values a key has, and what else tells keys of different kinds apart at a glance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape(u32);
 
 impl Shape {
-    /// A lone exact int or str, in a cache where these equal nothing but each other.
-    const LONE_EXACT: Shape = Shape(1 | 1 << 31);
+    /// One value without a name.
     const LONE: Shape = Shape(1);
+    /// The same, an exact int or str, in a cache where these equal nothing but each other.
+    const LONE_EXACT: Shape = Shape(1 | 1 << 31);
+    /// The last values have names.
+    const NAMED: u32 = 1 << 30;
+    /// One small int without a name, whose hash tells its value. It may equal a lone value that is not marked so.
+    const TOLD: u32 = 1 << 29;
+
+    /// Whether keys of the two shapes can be equal.
+    #[inline(always)]
+    fn fits(self, other: Shape) -> bool {
+        (self.0 ^ other.0) & !Self::TOLD == 0
+    }
+
+    /// Whether keys of the two shapes and of one hash are equal without a look at them.
+    #[inline(always)]
+    fn tells(self, other: Shape) -> bool {
+        self == other && self.0 & Self::TOLD != 0
+    }
 }
 
 /// A stored key.
 #[derive(Debug)]
 pub(crate) struct Key {
-    /// The value itself if there is one, else a tuple of all of them.
+    /// The value itself if there is one and it has no name, else a tuple of all of them.
     object: Object,
     /// The names of the last values.
     names: Option<Object>,
@@ -39,28 +56,33 @@ impl Key {
     }
 
     #[inline]
-    fn values(&self) -> Values<'_> {
-        let object = Arg::new(&self.object);
-        match self.shape {
-            Shape::LONE | Shape::LONE_EXACT => Values::One([object]),
-            _ => Values::Many(ffi::items(object)),
+    fn values(&self) -> &[Arg<'_>] {
+        ffi::items(Arg::new(&self.object))
+    }
+
+    fn is_same(&self, other: &Key) -> bool {
+        self.shape == other.shape
+            && self.object.is(&*other.object)
+            && match (&self.names, &other.names) {
+                (None, None) => true,
+                (Some(names), Some(others)) => names.is(&**others),
+                _ => false,
+            }
+    }
+
+    fn clone_ref(&self, py: Python<'_>) -> Key {
+        Key {
+            object: self.object.clone_ref(py),
+            names: self.names.as_ref().map(|names| names.clone_ref(py)),
+            shape: self.shape,
         }
     }
 }
 
-enum Values<'a> {
-    One([Arg<'a>; 1]),
-    Many(&'a [Arg<'a>]),
-}
-
-impl Values<'_> {
-    #[inline]
-    fn as_slice(&self) -> &[Arg<'_>] {
-        match self {
-            Values::One(value) => value,
-            Values::Many(values) => values,
-        }
-    }
+/// A key that is looked for, and stored if it is not found.
+pub(crate) trait CallKey: Query<Key, Error = Raised> {
+    /// The key to store.
+    fn to_key(&self, py: Python<'_>) -> Result<Key, Raised>;
 }
 
 /// How a cache makes keys.
@@ -72,9 +94,80 @@ pub(crate) struct KeyRules {
     pub(crate) lone_exact: bool,
 }
 
-/// A key that is looked for.
+/// The key of one value without a name: the call that most programs make.
 #[derive(Debug)]
-pub(crate) struct Arguments<'a> {
+pub(crate) struct Lone<'a> {
+    value: Arg<'a>,
+    hash: u64,
+    shape: Shape,
+    typed: bool,
+}
+
+impl<'a> Lone<'a> {
+    /// Hashes the value, which may run foreign code.
+    #[inline(always)]
+    pub(crate) fn new(value: Arg<'a>, rules: KeyRules) -> Result<Self, Raised> {
+        let (hash, tells) = ffi::hash_telling(value)?;
+        let mut key = Self::hashed(value, hash, rules);
+        if tells {
+            key.shape.0 |= Shape::TOLD;
+        }
+        Ok(key)
+    }
+
+    /// The same for a value that has been hashed.
+    #[inline(always)]
+    pub(crate) fn hashed(value: Arg<'a>, hash: isize, rules: KeyRules) -> Self {
+        let shape = if rules.lone_exact && ffi::is_exact_int_or_str(value) { Shape::LONE_EXACT } else { Shape::LONE };
+        Self { value, hash: mix(hash), shape, typed: rules.typed }
+    }
+}
+
+impl CallKey for Lone<'_> {
+    fn to_key(&self, py: Python<'_>) -> Result<Key, Raised> {
+        Ok(Key { object: Object::from(self.value.clone_ref(py)), names: None, shape: self.shape })
+    }
+}
+
+impl Query<Key> for Lone<'_> {
+    type Error = Raised;
+
+    #[inline(always)]
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    #[inline(always)]
+    fn compare(&self, _: Python<'_>, stored: &Key) -> Match {
+        if self.shape.tells(stored.shape) {
+            return Match::Equal;
+        }
+        if !self.shape.fits(stored.shape) {
+            return Match::Different;
+        }
+        let stored = Arg::new(&stored.object);
+        if self.typed && !ffi::are_of_one_type(stored, self.value) {
+            return Match::Different;
+        }
+        ffi::compare(stored, self.value)
+    }
+
+    fn hold(&self, py: Python<'_>, stored: &Key) -> Key {
+        stored.clone_ref(py)
+    }
+
+    fn is_same(&self, one: &Key, other: &Key) -> bool {
+        one.is_same(other)
+    }
+
+    fn ask(&self, py: Python<'_>, stored: &Key) -> Result<bool, Raised> {
+        ffi::ask(py, Arg::new(&stored.object), self.value)
+    }
+}
+
+/// The key of no value, of several, or of values with names.
+#[derive(Debug)]
+pub(crate) struct Several<'a> {
     values: &'a [Arg<'a>],
     names: Option<Arg<'a>>,
     hash: u64,
@@ -82,22 +175,20 @@ pub(crate) struct Arguments<'a> {
     typed: bool,
 }
 
-impl<'a> Arguments<'a> {
-    /// The key of one value. Hashes it, which may run foreign code.
+impl<'a> Several<'a> {
+    /// Hashes each value once, which may run foreign code.
     #[inline(always)]
-    pub(crate) fn lone(value: &'a [Arg<'a>; 1], rules: KeyRules) -> Result<Self, Raised> {
-        let hash = mix(ffi::hash(value[0])?.cast_unsigned() as u64);
-        let shape =
-            if rules.lone_exact && ffi::is_exact_int_or_str(value[0]) { Shape::LONE_EXACT } else { Shape::LONE };
-        Ok(Self { values: value, names: None, hash, shape, typed: rules.typed })
+    pub(crate) fn unnamed(values: &'a [Arg<'a>], rules: KeyRules) -> Result<Self, Raised> {
+        let mut fold = Fold::default();
+        for &value in values {
+            fold.add(ffi::hash(value)?);
+        }
+        Ok(Self::folded(values, None, fold, rules))
     }
 
-    /// The key of what was given. Hashes each value and name once, which may run foreign code.
+    /// Hashes each value and name once, which may run foreign code.
     #[inline]
-    pub(crate) fn given(given: Given<'a>, rules: KeyRules) -> Result<Self, Raised> {
-        if let (Given { values: [value], names: None, .. }, true) = (given, given.values.len() == 1) {
-            return Self::lone(std::array::from_ref(value), rules);
-        }
+    pub(crate) fn new(given: Given<'a>, rules: KeyRules) -> Result<Self, Raised> {
         let mut fold = Fold::default();
         for &value in given.values {
             fold.add(ffi::hash(value)?);
@@ -110,37 +201,25 @@ impl<'a> Arguments<'a> {
         Ok(Self::folded(given.values, given.names, fold, rules))
     }
 
-    /// The key of values that were hashed already.
-    pub(crate) fn hashed(values: &'a [Arg<'a>], hashes: &[isize], rules: KeyRules) -> Self {
-        if let ([_], [hash]) = (values, hashes) {
-            let hash = mix(hash.cast_unsigned() as u64);
-            return Self { values, names: None, hash, shape: Shape::LONE, typed: rules.typed };
-        }
-        let mut fold = Fold::default();
-        hashes.iter().for_each(|&hash| fold.add(hash));
-        Self::folded(values, None, fold, rules)
-    }
-
+    /// The same for values that have been hashed and folded in order.
     #[inline]
-    #[allow(clippy::cast_possible_truncation, reason = "a call has fewer than 2³¹ arguments: they would fill 16 GiB")]
-    fn folded(values: &'a [Arg<'a>], names: Option<Arg<'a>>, fold: Fold, rules: KeyRules) -> Self {
-        // One value with a name is a key of another shape than one value alone, by the names.
-        let shape = Shape(values.len() as u32);
-        Self { values, names, hash: fold.finish(values.len()), shape, typed: rules.typed }
-    }
-
-    /// The key to store.
-    pub(crate) fn to_key(&self, py: Python<'_>) -> Result<Key, Raised> {
-        let object = match self.values {
-            [value] => value.clone_ref(py),
-            values => PyTuple::new(py, values.iter().map(|value| value.bind(py)))?.into_any().unbind(),
-        };
-        let names = self.names.map(|names| Object::from(names.clone_ref(py)));
-        Ok(Key { object: Object::from(object), names, shape: self.shape })
+    #[allow(clippy::cast_possible_truncation, reason = "2³⁰ arguments would fill 8 GiB of stack")]
+    pub(crate) fn folded(values: &'a [Arg<'a>], names: Option<Arg<'a>>, fold: Fold, rules: KeyRules) -> Self {
+        let named = if names.is_some() { Shape::NAMED } else { 0 };
+        let shape = Shape(values.len() as u32 | named);
+        Self { values, names, hash: fold.finish(), shape, typed: rules.typed }
     }
 }
 
-impl Query<Key> for Arguments<'_> {
+impl CallKey for Several<'_> {
+    fn to_key(&self, py: Python<'_>) -> Result<Key, Raised> {
+        let values = PyTuple::new(py, self.values.iter().map(|value| value.bind(py)))?;
+        let names = self.names.map(|names| Object::from(names.clone_ref(py)));
+        Ok(Key { object: Object::from(values.into_any().unbind()), names, shape: self.shape })
+    }
+}
+
+impl Query<Key> for Several<'_> {
     type Error = Raised;
 
     #[inline]
@@ -153,20 +232,14 @@ impl Query<Key> for Arguments<'_> {
         if self.shape != stored.shape {
             return Match::Different;
         }
-        // The call that most programs make, ahead of the general rule: one value, the very object that is stored.
-        if let ([value], None, None, false) = (self.values, self.names, &stored.names, self.typed) {
-            return ffi::compare(Arg::new(&stored.object), *value);
-        }
-        let names = match (self.names, &stored.names) {
-            (None, None) => Match::Equal,
+        let mut all = match (self.names, &stored.names) {
             (Some(names), Some(stored)) => ffi::compare(Arg::new(stored), names),
-            _ => Match::Different,
+            _ => Match::Equal,
         };
-        let mut all = names;
         if all == Match::Different {
             return all;
         }
-        for (&stored, &value) in stored.values().as_slice().iter().zip(self.values) {
+        for (&stored, &value) in stored.values().iter().zip(self.values) {
             if self.typed && !ffi::are_of_one_type(stored, value) {
                 return Match::Different;
             }
@@ -180,21 +253,11 @@ impl Query<Key> for Arguments<'_> {
     }
 
     fn hold(&self, py: Python<'_>, stored: &Key) -> Key {
-        Key {
-            object: stored.object.clone_ref(py),
-            names: stored.names.as_ref().map(|names| names.clone_ref(py)),
-            shape: stored.shape,
-        }
+        stored.clone_ref(py)
     }
 
     fn is_same(&self, one: &Key, other: &Key) -> bool {
-        one.shape == other.shape
-            && one.object.is(&*other.object)
-            && match (&one.names, &other.names) {
-                (None, None) => true,
-                (Some(one), Some(other)) => one.is(&**other),
-                _ => false,
-            }
+        one.is_same(other)
     }
 
     fn ask(&self, py: Python<'_>, stored: &Key) -> Result<bool, Raised> {
@@ -203,7 +266,7 @@ impl Query<Key> for Arguments<'_> {
         {
             return Ok(false);
         }
-        for (&stored, &value) in stored.values().as_slice().iter().zip(self.values) {
+        for (&stored, &value) in stored.values().iter().zip(self.values) {
             if !ffi::ask(py, stored, value)? {
                 return Ok(false);
             }
@@ -212,34 +275,46 @@ impl Query<Key> for Arguments<'_> {
     }
 }
 
-/// Spreads a Python hash over 64 bits. The table takes buckets from the low bits and tags from the high ones, and small ints
+/// Spreads a Python hash over 64 bits; no two hashes become one. The table takes buckets from the low bits and tags from the high ones, and small ints
 /// have all of theirs at the bottom.
 #[inline(always)]
-fn mix(hash: u64) -> u64 {
-    let product = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+fn mix(hash: isize) -> u64 {
+    let product = (hash.cast_unsigned() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     product ^ (product >> 32)
 }
 
 /// Combines the hashes of several values, in order, with the round of xxHash that tuples use.
-#[derive(Debug)]
-struct Fold(u64);
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fold {
+    hash: u64,
+    count: u64,
+    last: isize,
+}
 
 impl Default for Fold {
     fn default() -> Self {
-        Self(0x27d4_eb2f_1656_67c5)
+        Self { hash: 0x27d4_eb2f_1656_67c5, count: 0, last: 0 }
     }
 }
 
 impl Fold {
-    #[inline]
-    fn add(&mut self, hash: isize) {
+    /// Adds the hash of the next value.
+    #[inline(always)]
+    pub(crate) fn add(&mut self, hash: isize) {
         let lane = (hash.cast_unsigned() as u64).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
-        self.0 = self.0.wrapping_add(lane).rotate_left(31).wrapping_mul(0x9e37_79b1_85eb_ca87);
+        self.hash = self.hash.wrapping_add(lane).rotate_left(31).wrapping_mul(0x9e37_79b1_85eb_ca87);
+        self.count += 1;
+        self.last = hash;
     }
 
-    #[inline]
-    fn finish(self, count: usize) -> u64 {
-        let hash = self.0.wrapping_add(count as u64);
+    /// The hash that was added last.
+    pub(crate) fn last(&self) -> isize {
+        self.last
+    }
+
+    #[inline(always)]
+    fn finish(self) -> u64 {
+        let hash = self.hash.wrapping_add(self.count);
         hash ^ (hash >> 32)
     }
 }

@@ -7,16 +7,11 @@
 #![forbid(unsafe_code)]
 
 use super::ffi::{self, Arg, Given, Object, Raised};
+use super::key::Fold;
 use pyo3::PyTraverseError;
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 use pyo3::types::{PyDict, PyFunction, PyString, PyTuple};
-use smallvec::SmallVec;
-
-/// Values in the order of the signature.
-pub(crate) type Arranged<'a> = SmallVec<[Arg<'a>; 8]>;
-/// Their hashes.
-pub(crate) type Hashes = SmallVec<[isize; 8]>;
 
 /// A parameter's default as it stands in a key.
 #[derive(Debug)]
@@ -107,22 +102,34 @@ impl Parameters {
         }))
     }
 
-    /// Whether so many values without a name, and no others, are in the order of the signature as they stand.
+    /// How many values without a name, and no others, are in the order of the signature as they stand: from, to.
+    pub(crate) fn in_order(&self) -> (usize, usize) {
+        match (self.names.len() == self.positional, self.takes_more) {
+            (true, true) => (self.positional, usize::MAX),
+            (true, false) => (self.positional, self.positional),
+            (false, _) => (1, 0),
+        }
+    }
+
+    /// How many values the arguments come to in the order of the signature.
     #[inline]
-    pub(crate) fn are_in_order(&self, positional: usize) -> bool {
-        self.names.len() == self.positional
-            && (positional == self.positional || self.takes_more && positional > self.positional)
+    pub(crate) fn count(&self, given: &Given<'_>) -> usize {
+        self.names.len() + given.positional.saturating_sub(self.positional)
     }
 
     /// Puts values in the order of the signature, with a default for what is left out, and hashes each of them once.
-    pub(crate) fn arrange<'a>(&'a self, given: Given<'a>) -> Result<(Arranged<'a>, Hashes), Unfit> {
+    /// `places` are `None`, as many as `count` says.
+    #[inline]
+    pub(crate) fn arrange<'a>(&'a self, given: Given<'a>, places: &mut [Option<Arg<'a>>]) -> Result<Fold, Unfit> {
         let (unnamed, named) = given.values.split_at(given.positional);
-        if unnamed.len() > self.positional && !self.takes_more {
+        let (unnamed, more) = unnamed.split_at(unnamed.len().min(self.positional));
+        if !more.is_empty() && !self.takes_more {
             return Err(Unfit::Mismatch);
         }
-        let (unnamed, more) = unnamed.split_at(unnamed.len().min(self.positional));
-        let mut places: SmallVec<[Option<Arg<'a>>; 8]> = unnamed.iter().copied().map(Some).collect();
-        places.resize(self.names.len(), None);
+        let (places, places_for_more) = places.split_at_mut(self.names.len());
+        for (place, &value) in places.iter_mut().zip(unnamed) {
+            *place = Some(value);
+        }
         let names = given.names.map_or(&[][..], ffi::items);
         for (likely, (&name, &value)) in names.iter().zip(named).enumerate() {
             let place = self.find(name, unnamed.len() + likely)?;
@@ -130,34 +137,41 @@ impl Parameters {
                 return Err(Unfit::Mismatch);
             }
         }
-        let mut values = Arranged::new();
-        let mut hashes = Hashes::new();
-        for (place, default) in places.into_iter().zip(&self.defaults) {
-            let (value, hash) = match (place, default) {
-                (Some(value), _) => (value, ffi::hash(value)?),
-                (None, Some(default)) => (Arg::new(&default.value), default.hash),
+        let mut fold = Fold::default();
+        for (place, default) in places.iter_mut().zip(&self.defaults) {
+            match (&place, default) {
+                (Some(value), _) => fold.add(ffi::hash(*value)?),
+                (None, Some(default)) => {
+                    *place = Some(Arg::new(&default.value));
+                    fold.add(default.hash);
+                }
                 (None, None) => return Err(Unfit::Mismatch),
-            };
-            values.push(value);
-            hashes.push(hash);
+            }
         }
-        for &value in more {
-            values.push(value);
-            hashes.push(ffi::hash(value)?);
+        for (place, &value) in places_for_more.iter_mut().zip(more) {
+            *place = Some(value);
+            fold.add(ffi::hash(value)?);
         }
-        Ok((values, hashes))
+        Ok(fold)
     }
 
     /// The place of the parameter called `name`, looking at `likely` first.
+    #[inline]
     fn find(&self, name: Arg<'_>, likely: usize) -> Result<usize, Unfit> {
         // Names are interned nearly always, so that one look tells.
         if likely >= self.positional_only && self.names.get(likely).is_some_and(|known| known.is(&*name)) {
             return Ok(likely);
         }
+        self.find_anywhere(name)
+    }
+
+    #[inline(never)]
+    fn find_anywhere(&self, name: Arg<'_>) -> Result<usize, Unfit> {
         let named = &self.names[self.positional_only..];
-        let same = |known: &&Object| known.is(&*name);
-        let equal = |known: &&Object| ffi::are_equal_names(Arg::new(known), name);
-        let place = named.iter().position(|known| same(&known)).or_else(|| named.iter().position(|known| equal(&known)));
+        let place = named
+            .iter()
+            .position(|known| known.is(&*name))
+            .or_else(|| named.iter().position(|known| ffi::are_equal_names(Arg::new(known), name)));
         place.map(|place| place + self.positional_only).ok_or(Unfit::Mismatch)
     }
 
