@@ -141,22 +141,32 @@ impl<K, V> Store<K, V> {
         self.generation
     }
 
-    /// The first slot whose entry has this hash and a key that `same` accepts, looking where it is likely first.
+    /// An entry of this hash with its slot, where it is likely to be. If it is not the one, or there is none, search.
     #[inline(always)]
-    pub fn find(&mut self, hash: u64, mut same: impl FnMut(&K) -> bool) -> Option<Slot> {
-        let likely = self.front[self.front_place(hash)];
-        if self.holds(likely, hash, &mut same) {
-            return Some(likely);
-        }
-        let slot = self.find_in_order(hash, same)?;
-        self.remember(hash, slot);
-        Some(slot)
+    pub fn likely(&self, hash: u64) -> Option<(Slot, &K)> {
+        let slot = self.front[self.front_place(hash)];
+        let node = &self.nodes[slot.index()];
+        if node.hash == hash { node.entry.as_ref().map(|entry| (slot, &entry.key)) } else { None }
     }
 
-    /// The same in an order that changes only when the generation does, for a search that is resumed.
+    /// The first slot whose entry has this hash and a key that `same` accepts, in an order that changes only when the
+    /// generation does.
     #[inline(always)]
-    pub fn find_in_order(&self, hash: u64, mut same: impl FnMut(&K) -> bool) -> Option<Slot> {
-        self.index.find(hash, |&slot| self.holds(slot, hash, &mut same)).copied()
+    pub fn find(&self, hash: u64, mut same: impl FnMut(&K) -> bool) -> Option<Slot> {
+        let held = |&slot: &Slot| {
+            let node = &self.nodes[slot.index()];
+            node.hash == hash && node.entry.as_ref().is_some_and(|entry| same(&entry.key))
+        };
+        self.index.find(hash, held).copied()
+    }
+
+    /// Makes the entry in `slot`, which has this hash, the one that `likely` finds.
+    #[inline(always)]
+    pub fn remember(&mut self, hash: u64, slot: Slot) {
+        if self.front.len() > 1 {
+            let place = self.front_place(hash);
+            self.front[place] = slot;
+        }
     }
 
     /// The key stored in `slot`.
@@ -178,9 +188,12 @@ impl<K, V> Store<K, V> {
     }
 
     /// Whether the time of the entry in `slot` is over.
-    #[inline]
+    #[inline(always)]
     pub fn is_expired(&self, slot: Slot) -> bool {
-        self.expiry.as_ref().is_some_and(|expiry| expiry.is_over(slot))
+        match &self.expiry {
+            None => false,
+            Some(expiry) => expiry.is_over(slot),
+        }
     }
 
     /// Exchanges the value of the entry in `slot`, which a search has just found. Its place in the order stays.
@@ -282,24 +295,10 @@ impl<K, V> Store<K, V> {
         self.nodes.iter().filter_map(|node| node.entry.as_ref())
     }
 
-    #[inline(always)]
-    fn holds(&self, slot: Slot, hash: u64, same: &mut impl FnMut(&K) -> bool) -> bool {
-        let node = &self.nodes[slot.index()];
-        node.hash == hash && node.entry.as_ref().is_some_and(|entry| same(&entry.key))
-    }
-
     #[inline]
     #[allow(clippy::cast_possible_truncation)]
     fn front_place(&self, hash: u64) -> usize {
         hash as usize & (self.front.len() - 1)
-    }
-
-    #[inline]
-    fn remember(&mut self, hash: u64, slot: Slot) {
-        if self.front.len() > 1 {
-            let place = self.front_place(hash);
-            self.front[place] = slot;
-        }
     }
 
     /// A vacant slot, with all but the index ready for an insertion there, or `None` without memory.
@@ -409,6 +408,7 @@ mod tests {
 
     fn get(store: &mut Numbers, key: u64) -> Option<&'static str> {
         let slot = store.find(key, |&held| held == key)?;
+        assert!(store.likely(key).is_none_or(|(likely, held)| (likely == slot) == (*held == key)));
         store.hit(slot).copied()
     }
 
@@ -521,7 +521,10 @@ mod tests {
         assert!(store.front.len() >= 2 * FRONT_LARGE);
         store.validate();
         for key in 0..=FRONT_LARGE as u64 {
-            assert!(store.find(key.wrapping_mul(0x9e37_79b9_7f4a_7c15), |&held| held == key).is_some());
+            let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let slot = store.find(hash, |&held| held == key).expect("each key is there");
+            store.remember(hash, slot);
+            assert_eq!(store.likely(hash), Some((slot, &key)));
         }
     }
 

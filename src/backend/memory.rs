@@ -72,6 +72,14 @@ struct State<K, V> {
 }
 
 impl<K, V> State<K, V> {
+    /// A hit on the entry in `slot`, or nothing if its time is over.
+    #[inline(always)]
+    fn hit<R>(&mut self, slot: Slot, read: impl Fn(&V) -> R) -> Option<Lookup<R>> {
+        let value = self.store.hit(slot)?;
+        self.stats.hits += 1;
+        Some(Lookup::Hit(read(value)))
+    }
+
     #[inline(always)]
     fn miss<R>(&mut self) -> Lookup<R> {
         self.stats.misses += 1;
@@ -105,22 +113,26 @@ impl<K, V> Memory<K, V> {
         let quick = {
             // Not a closure: this must be inlined wherever it is called from.
             let state = &mut *self.state.lend(token);
-            let mut unsure = false;
-            let found = state.store.find(query.hash(), |stored| match query.compare(token, stored) {
-                Match::Equal => true,
-                Match::Different => false,
-                Match::Unsure => {
-                    unsure = true;
-                    true
+            let hash = query.hash();
+            match state.store.likely(hash).map(|(slot, stored)| (slot, query.compare(token, stored))) {
+                Some((slot, Match::Equal)) => state.hit(slot, &read),
+                Some((_, Match::Unsure)) => None,
+                Some((_, Match::Different)) | None => {
+                    let mut unsure = false;
+                    let found = state.store.find(hash, |stored| {
+                        let answer = query.compare(token, stored);
+                        unsure |= answer == Match::Unsure;
+                        answer != Match::Different
+                    });
+                    match found {
+                        Some(_) if unsure => None,
+                        Some(slot) => {
+                            state.store.remember(hash, slot);
+                            state.hit(slot, &read)
+                        }
+                        None => Some(state.miss()),
+                    }
                 }
-            });
-            match found {
-                Some(_) if unsure => None,
-                Some(slot) => state.store.hit(slot).map(|value| {
-                    state.stats.hits += 1;
-                    Lookup::Hit(read(value))
-                }),
-                None => Some(state.miss()),
             }
         };
         match quick {
@@ -141,9 +153,8 @@ impl<K, V> Memory<K, V> {
         let (lookup, expired) = self.locate(token, query, |state, place| {
             let mut expired = None;
             if let Place::Held(slot) = place {
-                if let Some(value) = state.store.hit(slot) {
-                    state.stats.hits += 1;
-                    return (Lookup::Hit(read(value)), None);
+                if let Some(hit) = state.hit(slot, &read) {
+                    return (hit, None);
                 }
                 expired = Some(state.store.remove(slot));
             }
@@ -299,7 +310,7 @@ impl<K, V> Memory<K, V> {
                 }
                 let mut skip = rejected;
                 let mut doubtful = None;
-                let found = state.store.find_in_order(query.hash(), |stored| match query.compare(token, stored) {
+                let found = state.store.find(query.hash(), |stored| match query.compare(token, stored) {
                     Match::Equal => true,
                     Match::Different => false,
                     Match::Unsure if skip > 0 => {

@@ -67,7 +67,7 @@ impl Policy for Lfu {
         self.link(slot, group);
     }
 
-    #[inline]
+    #[inline(never)]
     fn hit(&mut self, slot: Slot) {
         let from = self.links[slot.index()].group;
         let Group { hits, newest, oldest, more, .. } = self.groups[from as usize];

@@ -50,12 +50,17 @@ impl List {
     }
 
     /// Moves a slot that is in the list to its new end.
-    #[inline]
+    #[inline(always)]
     pub fn renew(&mut self, slot: Slot) {
         if self.links[0].older != slot {
-            self.remove(slot);
-            self.link_newest(slot);
+            self.move_to_newest(slot);
         }
+    }
+
+    #[inline(never)]
+    fn move_to_newest(&mut self, slot: Slot) {
+        self.remove(slot);
+        self.link_newest(slot);
     }
 
     /// The slot pushed or renewed last.

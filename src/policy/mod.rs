@@ -107,7 +107,7 @@ impl Policy for AnyPolicy {
         each!(self, policy => policy.insert(slot), ());
     }
 
-    #[inline]
+    #[inline(always)]
     fn hit(&mut self, slot: Slot) {
         each!(self, policy => policy.hit(slot), ());
     }

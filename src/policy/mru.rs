@@ -22,7 +22,7 @@ impl Policy for Mru {
         self.by_use.push(slot);
     }
 
-    #[inline]
+    #[inline(always)]
     fn hit(&mut self, slot: Slot) {
         self.by_use.renew(slot);
     }

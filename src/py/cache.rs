@@ -32,7 +32,7 @@ pub(crate) struct Cache {
     /// How many arguments without a name, and no others, are the key as they stand: from, to.
     pub(crate) in_order: (usize, usize),
     /// How to arrange arguments, or `None` where they stay as they were given.
-    parameters: Option<Parameters>,
+    pub(crate) parameters: Option<Parameters>,
     pub(crate) options: Options,
     pub(crate) flavour: Flavour,
 }
@@ -60,7 +60,7 @@ impl Cache {
     /// Makes the key of the given arguments and hands it to `body`.
     #[inline]
     pub(crate) fn with_key<B: WithKey>(&self, given: Given<'_>, body: B) -> Result<B::Output, Unfit> {
-        if let (None, &[value], true) = (given.names, given.values, self.lone_is_key) {
+        if let (None, &[value], true) = (given.tuple, given.values, self.lone_is_key) {
             return Ok(body.run(&Lone::new(value, self.rules)?)?);
         }
         let Some(parameters) = &self.parameters else {
@@ -102,8 +102,9 @@ impl Cache {
             names = Some(Object::from(PyTuple::new(py, kwargs.keys())?.into_any().unbind()));
         }
         let values: Vec<Arg<'_>> = owned.iter().map(|value| Arg::new(value)).collect();
-        let given =
-            Given { values: &values, positional: args.len(), names: names.as_ref().map(|names| Arg::new(names)) };
+        let tuple = names.as_ref().map(|names| Arg::new(names));
+        let names = tuple.map_or(&[][..], ffi::items);
+        let given = Given { values: &values, positional: args.len(), names, tuple };
         self.with_key(given, body).map_err(|unfit| match unfit {
             Unfit::Raised(raised) => raised.fetch(py),
             Unfit::Mismatch => pyo3::exceptions::PyTypeError::new_err(format!(

@@ -4,7 +4,7 @@
 //! it when the module is imported; see [`super::ffi::derive_callable`].
 
 use super::cache::{Cache, Flavour, WithKey};
-use super::ffi::{self, Arg, Call, Entrance, Entry, Object, Raised};
+use super::ffi::{self, Arg, Call, Entrance, Entry, Given, Object, Raised};
 use super::key::{CallKey, Key, Lone, Several};
 use super::parameters::Unfit;
 use super::{decorator, info};
@@ -91,7 +91,19 @@ impl CachedFunction {
 
     #[inline(never)]
     fn call_with_any(&self, py: Python<'_>, call: Call<'_>) -> Result<Object, Raised> {
-        match self.cache.with_key(call.given(), Answer { function: self, py, call }) {
+        let given = call.given();
+        if self.cache.parameters.as_ref().is_some_and(|parameters| parameters.stand_in_order(&given)) {
+            return match *given.values {
+                [value] => self.answer(py, call, &Lone::new(value, self.cache.rules)?),
+                _ => self.answer(py, call, &Several::unnamed(given.values, self.cache.rules)?),
+            };
+        }
+        self.call_out_of_order(py, call, given)
+    }
+
+    #[inline(never)]
+    fn call_out_of_order(&self, py: Python<'_>, call: Call<'_>, given: Given<'_>) -> Result<Object, Raised> {
+        match self.cache.with_key(given, Answer { function: self, py, call }) {
             Ok(value) => Ok(value),
             Err(Unfit::Raised(raised)) => Err(raised),
             Err(Unfit::Mismatch) => {

@@ -175,12 +175,12 @@ impl<'a> Call<'a> {
     }
 
     /// The arguments.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn given(&self) -> Given<'a> {
-        let names =
-            NonNull::new(self.kwnames).map(|names| Arg(names, PhantomData)).filter(|&names| !items(names).is_empty());
+        let tuple = NonNull::new(self.kwnames).map(|names| Arg(names, PhantomData));
+        let names = tuple.map_or(&[][..], items);
         let positional = self.positional();
-        let count = positional + names.map_or(0, |names| items(names).len());
+        let count = positional + names.len();
         let values = if count == 0 {
             &[]
         } else {
@@ -188,7 +188,7 @@ impl<'a> Call<'a> {
             // transparent over one.
             unsafe { std::slice::from_raw_parts(self.args.cast::<Arg<'a>>(), count) }
         };
-        Given { values, positional, names }
+        Given { values, positional, names, tuple: tuple.filter(|_| !names.is_empty()) }
     }
 
     /// Calls `function` with the same arguments.
@@ -208,8 +208,10 @@ pub(crate) struct Given<'a> {
     pub(crate) values: &'a [Arg<'a>],
     /// How many have no name.
     pub(crate) positional: usize,
-    /// The names of the rest, a tuple that is not empty.
-    pub(crate) names: Option<Arg<'a>>,
+    /// The names of the rest.
+    pub(crate) names: &'a [Arg<'a>],
+    /// The tuple of the names, if there are any.
+    pub(crate) tuple: Option<Arg<'a>>,
 }
 
 /// A new reference from the C API, or the error that it has set.

@@ -193,12 +193,10 @@ impl<'a> Several<'a> {
         for &value in given.values {
             fold.add(ffi::hash(value)?);
         }
-        if let Some(names) = given.names {
-            for &name in ffi::items(names) {
-                fold.add(ffi::hash(name)?);
-            }
+        for &name in given.names {
+            fold.add(ffi::hash(name)?);
         }
-        Ok(Self::folded(given.values, given.names, fold, rules))
+        Ok(Self::folded(given.values, given.tuple, fold, rules))
     }
 
     /// The same for values that have been hashed and folded in order.

@@ -111,6 +111,15 @@ impl Parameters {
         }
     }
 
+    /// Whether values stand in the order of the signature, one for each parameter, though some have names: what a call comes to
+    /// whose author names arguments in order.
+    #[inline(always)]
+    pub(crate) fn stand_in_order(&self, given: &Given<'_>) -> bool {
+        given.values.len() == self.names.len()
+            && (self.positional_only..=self.positional).contains(&given.positional)
+            && self.names[given.positional..].iter().zip(given.names).all(|(known, name)| known.is(&**name))
+    }
+
     /// How many values the arguments come to in the order of the signature.
     #[inline]
     pub(crate) fn count(&self, given: &Given<'_>) -> usize {
@@ -130,8 +139,7 @@ impl Parameters {
         for (place, &value) in places.iter_mut().zip(unnamed) {
             *place = Some(value);
         }
-        let names = given.names.map_or(&[][..], ffi::items);
-        for (likely, (&name, &value)) in names.iter().zip(named).enumerate() {
+        for (likely, (&name, &value)) in given.names.iter().zip(named).enumerate() {
             let place = self.find(name, unnamed.len() + likely)?;
             if places[place].replace(value).is_some() {
                 return Err(Unfit::Mismatch);
