@@ -206,21 +206,41 @@ impl<K, V> Store<K, V> {
 
     /// Stores an entry whose key is not in the store, and returns what had to leave for it: an entry whose time is over,
     /// else the policy's victim. If there is no room and no victim, or no memory, what leaves is the newcomer.
+    #[inline]
     pub fn insert(&mut self, hash: u64, key: K, value: V) -> Option<Entry<K, V>> {
         let newcomer = Entry { key, value };
         let nodes = &self.nodes;
         if self.index.try_reserve(1, |slot| nodes[slot.index()].hash).is_err() {
             return Some(newcomer);
         }
-        let evicted = if self.len() < self.capacity { None } else { self.evict() };
-        if self.len() >= self.capacity {
-            return Some(newcomer);
+        if self.len() < self.capacity {
+            match self.vacate() {
+                Some(slot) => self.fill(slot, hash, newcomer),
+                None => Some(newcomer),
+            }
+        } else {
+            match self.next_to_go() {
+                Some(slot) => {
+                    self.unlink(slot);
+                    self.fill(slot, hash, newcomer)
+                }
+                None => Some(newcomer),
+            }
         }
-        // Whoever was evicted has left a vacant slot, so that only one newcomer or one evicted entry is to be returned.
-        let Some(slot) = self.vacate() else { return Some(newcomer) };
+    }
+
+    /// The slot to evict from: of an expired entry, else the policy's victim.
+    #[inline]
+    fn next_to_go(&self) -> Option<Slot> {
+        self.oldest_if_expired().or_else(|| self.policy.victim())
+    }
+
+    /// Puts an entry into a slot that is not linked anywhere, and returns the one that was left there.
+    #[inline]
+    fn fill(&mut self, slot: Slot, hash: u64, entry: Entry<K, V>) -> Option<Entry<K, V>> {
         let node = &mut self.nodes[slot.index()];
         node.hash = hash;
-        node.entry = Some(newcomer);
+        let left = node.entry.replace(entry);
         let nodes = &self.nodes;
         self.index.insert_unique(hash, slot, |slot| nodes[slot.index()].hash);
         self.remember(hash, slot);
@@ -229,30 +249,25 @@ impl<K, V> Store<K, V> {
             expiry.insert(slot);
         }
         self.generation += 1;
-        evicted
+        left
     }
 
-    /// Removes the entry that is to go next.
+    /// Takes a slot out of the index and of every order. Its entry stays in it.
     #[inline]
-    fn evict(&mut self) -> Option<Entry<K, V>> {
-        if let Some(expired) = self.expire() {
-            return Some(expired);
-        }
-        let victim = self.policy.victim()?;
-        Some(self.remove(victim))
-    }
-
-    /// Removes the entry in `slot`, which a search has just found.
-    #[inline]
-    pub fn remove(&mut self, slot: Slot) -> Entry<K, V> {
+    fn unlink(&mut self, slot: Slot) {
         self.policy.remove(slot);
         if let Some(expiry) = &mut self.expiry {
             expiry.by_age.remove(slot);
         }
-        let node = &mut self.nodes[slot.index()];
-        if let Ok(found) = self.index.find_entry(node.hash, |&held| held == slot) {
+        if let Ok(found) = self.index.find_entry(self.nodes[slot.index()].hash, |&held| held == slot) {
             found.remove();
         }
+    }
+
+    /// Removes the entry in `slot`, which a search has just found.
+    pub fn remove(&mut self, slot: Slot) -> Entry<K, V> {
+        self.unlink(slot);
+        let node = &mut self.nodes[slot.index()];
         node.hash = u64::from(self.first_vacant.0);
         self.first_vacant = slot;
         self.generation += 1;
@@ -263,11 +278,14 @@ impl<K, V> Store<K, V> {
     }
 
     /// Removes the entry that was stored first if its time is over. None is left when this returns nothing.
-    #[inline]
     pub fn expire(&mut self) -> Option<Entry<K, V>> {
+        self.oldest_if_expired().map(|slot| self.remove(slot))
+    }
+
+    #[inline]
+    fn oldest_if_expired(&self) -> Option<Slot> {
         let expiry = self.expiry.as_ref()?;
-        let oldest = expiry.by_age.oldest().filter(|&slot| expiry.is_over(slot))?;
-        Some(self.remove(oldest))
+        expiry.by_age.oldest().filter(|&slot| expiry.is_over(slot))
     }
 
     /// Removes all entries and gives their memory back.

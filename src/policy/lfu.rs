@@ -67,7 +67,7 @@ impl Policy for Lfu {
         self.link(slot, group);
     }
 
-    #[inline(never)]
+    #[inline]
     fn hit(&mut self, slot: Slot) {
         let from = self.links[slot.index()].group;
         let Group { hits, newest, oldest, more, .. } = self.groups[from as usize];
@@ -75,13 +75,8 @@ impl Policy for Lfu {
         if newest == oldest && !joins_next {
             // Alone in its group, and nobody has one hit more: the group moves with it.
             self.groups[from as usize].hits = hits + 1;
-            return;
-        }
-        self.unlink(slot, from);
-        let to = if joins_next { more } else { self.new_group(hits + 1, from, more) };
-        self.link(slot, to);
-        if self.groups[from as usize].newest == Slot::NONE {
-            self.free_group(from);
+        } else {
+            self.move_up(slot, from, joins_next);
         }
     }
 
@@ -100,6 +95,18 @@ impl Policy for Lfu {
 }
 
 impl Lfu {
+    /// Moves `slot` from its group to the next, which may have to be made.
+    #[inline(never)]
+    fn move_up(&mut self, slot: Slot, from: GroupId, joins_next: bool) {
+        let Group { hits, more, .. } = self.groups[from as usize];
+        self.unlink(slot, from);
+        let to = if joins_next { more } else { self.new_group(hits + 1, from, more) };
+        self.link(slot, to);
+        if self.groups[from as usize].newest == Slot::NONE {
+            self.free_group(from);
+        }
+    }
+
     /// Makes `slot` the newest of `group`.
     #[inline]
     fn link(&mut self, slot: Slot, group: GroupId) {

@@ -194,10 +194,15 @@ impl<'a> Call<'a> {
     /// Calls `function` with the same arguments.
     #[inline]
     pub(crate) fn forward(&self, _: Python<'_>, function: &Py<PyAny>) -> Result<Object, Raised> {
+        let function = function.as_ptr();
         // SAFETY: the thread is attached, and the array, its length and the names are those that the caller vouches for until
-        // this call ends.
-        let result = unsafe { ffi::PyObject_Vectorcall(function.as_ptr(), self.args, self.nargsf, self.kwnames) };
-        owned(result)
+        // this call ends. What the function's own slot holds is called as `PyObject_Vectorcall` would call it.
+        owned(unsafe {
+            match ffi::PyVectorcall_Function(function) {
+                Some(target) => target(function, self.args, self.nargsf, self.kwnames),
+                None => ffi::PyObject_Vectorcall(function, self.args, self.nargsf, self.kwnames),
+            }
+        })
     }
 }
 
