@@ -206,37 +206,29 @@ impl<K, V> Store<K, V> {
 
     /// Stores an entry whose key is not in the store, and returns what had to leave for it: an entry whose time is over,
     /// else the policy's victim. If there is no room and no victim, or no memory, what leaves is the newcomer.
-    #[inline]
+    #[inline(always)]
     pub fn insert(&mut self, hash: u64, key: K, value: V) -> Option<Entry<K, V>> {
         let newcomer = Entry { key, value };
         let nodes = &self.nodes;
         if self.index.try_reserve(1, |slot| nodes[slot.index()].hash).is_err() {
             return Some(newcomer);
         }
-        if self.len() < self.capacity {
-            match self.vacate() {
-                Some(slot) => self.fill(slot, hash, newcomer),
-                None => Some(newcomer),
-            }
-        } else {
-            match self.next_to_go() {
-                Some(slot) => {
-                    self.unlink(slot);
-                    self.fill(slot, hash, newcomer)
-                }
-                None => Some(newcomer),
-            }
+        let slot = if self.len() < self.capacity { self.vacate() } else { self.next_to_go() };
+        let Some(slot) = slot else { return Some(newcomer) };
+        if self.nodes[slot.index()].entry.is_some() {
+            self.unlink(slot);
         }
+        self.fill(slot, hash, newcomer)
     }
 
     /// The slot to evict from: of an expired entry, else the policy's victim.
-    #[inline]
+    #[inline(always)]
     fn next_to_go(&self) -> Option<Slot> {
         self.oldest_if_expired().or_else(|| self.policy.victim())
     }
 
     /// Puts an entry into a slot that is not linked anywhere, and returns the one that was left there.
-    #[inline]
+    #[inline(always)]
     fn fill(&mut self, slot: Slot, hash: u64, entry: Entry<K, V>) -> Option<Entry<K, V>> {
         let node = &mut self.nodes[slot.index()];
         node.hash = hash;
@@ -253,7 +245,7 @@ impl<K, V> Store<K, V> {
     }
 
     /// Takes a slot out of the index and of every order. Its entry stays in it.
-    #[inline]
+    #[inline(never)]
     fn unlink(&mut self, slot: Slot) {
         self.policy.remove(slot);
         if let Some(expiry) = &mut self.expiry {
@@ -282,10 +274,12 @@ impl<K, V> Store<K, V> {
         self.oldest_if_expired().map(|slot| self.remove(slot))
     }
 
-    #[inline]
+    #[inline(always)]
     fn oldest_if_expired(&self) -> Option<Slot> {
-        let expiry = self.expiry.as_ref()?;
-        expiry.by_age.oldest().filter(|&slot| expiry.is_over(slot))
+        match &self.expiry {
+            None => None,
+            Some(expiry) => expiry.by_age.oldest().filter(|&slot| expiry.is_over(slot)),
+        }
     }
 
     /// Removes all entries and gives their memory back.

@@ -72,6 +72,11 @@ struct State<K, V> {
 }
 
 impl<K, V> State<K, V> {
+    #[inline(never)]
+    fn insert(&mut self, hash: u64, Entry { key, value }: Entry<K, V>) -> Option<Entry<K, V>> {
+        self.store.insert(hash, key, value)
+    }
+
     /// A hit on the entry in `slot`, or nothing if its time is over.
     #[inline(always)]
     fn hit<R>(&mut self, slot: Slot, read: impl Fn(&V) -> R) -> Option<Lookup<R>> {
@@ -171,7 +176,7 @@ impl<K, V> Memory<K, V> {
 
     /// Stores the value that was computed after a miss at `generation`. If the key has been stored meanwhile, a bounded
     /// cache keeps the first value and an unbounded one the last, as `functools.lru_cache` does. Drops what had to leave.
-    #[inline]
+    #[inline(always)]
     pub fn keep<Q: Query<K>>(
         &self,
         token: Token<'_>,
@@ -180,17 +185,15 @@ impl<K, V> Memory<K, V> {
         key: K,
         value: V,
     ) -> Result<(), Q::Error> {
-        let newcomer = {
-            let state = &mut *self.state.lend(token);
-            if state.store.generation() == generation {
-                Ok(state.store.insert(query.hash(), key, value))
-            } else {
-                Err(Entry { key, value })
-            }
-        };
-        match newcomer {
-            Ok(left) => drop(left),
-            Err(newcomer) => self.keep_late(token, query, newcomer)?,
+        let mut state = self.state.lend(token);
+        if state.store.generation() == generation {
+            let left = state.store.insert(query.hash(), key, value);
+            // What left is dropped here, and not a moment earlier: nothing is lent out any more.
+            drop(state);
+            drop(left);
+        } else {
+            drop(state);
+            self.keep_late(token, query, Entry { key, value })?;
         }
         if self.has_expiry {
             // One more than the one whose place was needed, so that expired entries leave faster than others come.
@@ -206,10 +209,10 @@ impl<K, V> Memory<K, V> {
         let mut newcomer = Some(newcomer);
         let mut replaced = None;
         let left = self.locate(token, query, |state, place| match place {
-            Place::Absent => newcomer.take().and_then(|Entry { key, value }| state.store.insert(hash, key, value)),
+            Place::Absent => newcomer.take().and_then(|entry| state.insert(hash, entry)),
             Place::Held(slot) if state.store.is_expired(slot) => {
                 replaced = Some(state.store.remove(slot));
-                newcomer.take().and_then(|Entry { key, value }| state.store.insert(hash, key, value))
+                newcomer.take().and_then(|entry| state.insert(hash, entry))
             }
             Place::Held(slot) => {
                 if let (false, Some(entry)) = (self.is_bounded, newcomer.take()) {
@@ -221,7 +224,6 @@ impl<K, V> Memory<K, V> {
             }
             Place::Unsettled => None,
         })?;
-        // Here, and not a moment earlier: nothing is lent out any more.
         drop((left, replaced, newcomer));
         Ok(())
     }

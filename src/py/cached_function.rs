@@ -86,7 +86,11 @@ impl CachedFunction {
 
     #[inline(never)]
     fn call_in_order(&self, py: Python<'_>, call: Call<'_>, values: &[Arg<'_>]) -> Result<Object, Raised> {
-        self.answer(py, call, &Several::unnamed(values, self.cache.rules)?)
+        match values {
+            // The same again, for a length that the compiler knows.
+            [_, _] => self.answer(py, call, &Several::unnamed(values, self.cache.rules)?),
+            _ => self.answer(py, call, &Several::unnamed(values, self.cache.rules)?),
+        }
     }
 
     #[inline(never)]
@@ -95,7 +99,7 @@ impl CachedFunction {
         if self.cache.parameters.as_ref().is_some_and(|parameters| parameters.stand_in_order(&given)) {
             return match *given.values {
                 [value] => self.answer(py, call, &Lone::new(value, self.cache.rules)?),
-                _ => self.answer(py, call, &Several::unnamed(given.values, self.cache.rules)?),
+                _ => self.call_in_order(py, call, given.values),
             };
         }
         self.call_out_of_order(py, call, given)

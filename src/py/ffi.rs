@@ -198,7 +198,7 @@ impl<'a> Call<'a> {
         // SAFETY: the thread is attached, and the array, its length and the names are those that the caller vouches for until
         // this call ends. What the function's own slot holds is called as `PyObject_Vectorcall` would call it.
         owned(unsafe {
-            match ffi::PyVectorcall_Function(function) {
+            match vectorcall_of(function) {
                 Some(target) => target(function, self.args, self.nargsf, self.kwnames),
                 None => ffi::PyObject_Vectorcall(function, self.args, self.nargsf, self.kwnames),
             }
@@ -217,6 +217,22 @@ pub(crate) struct Given<'a> {
     pub(crate) names: &'a [Arg<'a>],
     /// The tuple of the names, if there are any.
     pub(crate) tuple: Option<Arg<'a>>,
+}
+
+/// What the object's vectorcall slot holds. The exported function that reads it costs a call.
+///
+/// # Safety
+/// `callable` is alive.
+#[inline(always)]
+unsafe fn vectorcall_of(callable: *mut ffi::PyObject) -> Option<ffi::vectorcallfunc> {
+    // SAFETY: the caller says that the object is alive. Its type has the flag only if its instances have the slot, at that offset.
+    unsafe {
+        let kind = ffi::Py_TYPE(callable);
+        if ffi::PyType_HasFeature(kind, ffi::Py_TPFLAGS_HAVE_VECTORCALL) == 0 {
+            return None;
+        }
+        *callable.byte_offset((*kind).tp_vectorcall_offset).cast::<Option<ffi::vectorcallfunc>>()
+    }
 }
 
 /// A new reference from the C API, or the error that it has set.
