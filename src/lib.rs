@@ -30,8 +30,12 @@ mod py;
 #[cfg(feature = "python")]
 use pyo3::prelude::*;
 
-/// The extension module.
+/// Caching decorators written in Rust.
+///
+/// cache: cache a function's results, under any Strategy, with or without a time to live.
+/// lru_cache: the same as functools.lru_cache does it, only faster.
 #[cfg(feature = "python")]
+#[allow(clippy::doc_markdown, reason = "help() shows this text as it stands")]
 #[pymodule(gil_used = false)]
 fn warp_cache(module: &Bound<'_, PyModule>) -> PyResult<()> {
     py::register(module)

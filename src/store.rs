@@ -31,7 +31,19 @@ pub struct Entry<K, V> {
 #[derive(Debug)]
 #[must_use = "drop it when no lock is held: dropping may run foreign code"]
 pub struct Cleared<K, V> {
-    _nodes: Vec<Node<K, V>>,
+    nodes: Vec<Node<K, V>>,
+}
+
+impl<K, V> Cleared<K, V> {
+    /// How many entries there were.
+    pub fn len(&self) -> usize {
+        self.nodes.iter().filter(|node| node.entry.is_some()).count()
+    }
+
+    /// Whether there were none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// A place in the slab. The first is the sentinel, which never holds an entry.
@@ -101,6 +113,7 @@ pub struct Store<K, V> {
     capacity: usize,
     first_vacant: Slot,
     generation: u64,
+    options: Options,
 }
 
 impl<K, V> Store<K, V> {
@@ -113,15 +126,13 @@ impl<K, V> Store<K, V> {
         Self {
             front: Box::new([Slot::NONE]),
             nodes: vec![Node { hash: 0, entry: None }],
-            policy: match options.max_size {
-                None => AnyPolicy::Unbounded,
-                Some(_) => AnyPolicy::bounded(options.strategy),
-            },
+            policy: AnyPolicy::new(options),
             expiry,
             index: HashTable::new(),
             capacity: options.max_size.unwrap_or(usize::MAX),
             first_vacant: Slot::NONE,
             generation: 0,
+            options: *options,
         }
     }
 
@@ -286,20 +297,14 @@ impl<K, V> Store<K, V> {
     pub fn clear(&mut self) -> Cleared<K, V> {
         self.front = Box::new([Slot::NONE]);
         self.index = HashTable::new();
-        self.policy = match &self.policy {
-            AnyPolicy::Unbounded => AnyPolicy::Unbounded,
-            AnyPolicy::Lru(_) => AnyPolicy::Lru(Default::default()),
-            AnyPolicy::Mru(_) => AnyPolicy::Mru(Default::default()),
-            AnyPolicy::Fifo(_) => AnyPolicy::Fifo(Default::default()),
-            AnyPolicy::Lfu(_) => AnyPolicy::Lfu(Default::default()),
-        };
+        self.policy = AnyPolicy::new(&self.options);
         if let Some(expiry) = &mut self.expiry {
             expiry.deadlines = vec![0];
             expiry.by_age = List::default();
         }
         self.first_vacant = Slot::NONE;
         self.generation += 1;
-        Cleared { _nodes: std::mem::replace(&mut self.nodes, vec![Node { hash: 0, entry: None }]) }
+        Cleared { nodes: std::mem::replace(&mut self.nodes, vec![Node { hash: 0, entry: None }]) }
     }
 
     /// Every entry, in no order.
@@ -509,7 +514,7 @@ mod tests {
         }
         let before = store.generation();
         let cleared = store.clear();
-        assert_eq!(cleared._nodes.iter().filter(|node| node.entry.is_some()).count(), 3);
+        assert_eq!(cleared.len(), 3);
         store.validate();
         assert!(store.is_empty() && store.generation() > before);
         for key in 11..=13 {

@@ -10,6 +10,8 @@
 //! may run, no Python object be allocated and no reference to one dropped; the free-threaded garbage collector relies on
 //! this as much as the GIL build does, since no thread is ever paused while state is lent to it.
 
+#![allow(unsafe_code)]
+
 #[cfg(feature = "python")]
 pub use pyo3::Python as Token;
 

@@ -15,7 +15,7 @@ pub use list::List;
 pub use lru::Lru;
 pub use mru::Mru;
 
-use crate::options::Strategy;
+use crate::options::{Options, Strategy};
 use std::collections::TryReserveError;
 
 /// The number of a place in the store's slab.
@@ -73,9 +73,12 @@ pub enum AnyPolicy {
 }
 
 impl AnyPolicy {
-    /// The policy of a bounded cache.
-    pub fn bounded(strategy: Strategy) -> Self {
-        match strategy {
+    /// The policy for these options, with nothing in it.
+    pub fn new(options: &Options) -> Self {
+        if options.max_size.is_none() {
+            return Self::Unbounded;
+        }
+        match options.strategy {
             Strategy::Lru => Self::Lru(Lru::default()),
             Strategy::Mru => Self::Mru(Mru::default()),
             Strategy::Fifo => Self::Fifo(Fifo::default()),

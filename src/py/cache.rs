@@ -1,7 +1,5 @@
 //! The cache of one decorated function: its entries, and how the arguments of a call become a key.
 
-#![forbid(unsafe_code)]
-
 use super::clock;
 use super::ffi::{self, Arg, Given, Object, Raised};
 use super::key::{CallKey, Key, KeyRules, Lone, Several};
@@ -69,12 +67,11 @@ impl Cache {
         let count = parameters.count(&given);
         let mut few = [None; 8];
         let mut many = Vec::new();
-        let places = match few.get_mut(..count) {
-            Some(places) => places,
-            None => {
-                many.resize(count, None);
-                &mut many[..]
-            }
+        let places = if let Some(places) = few.get_mut(..count) {
+            places
+        } else {
+            many.resize(count, None);
+            &mut many[..]
         };
         let fold = parameters.arrange(given, places)?;
         match ffi::all_present(places) {
@@ -85,7 +82,7 @@ impl Cache {
         }
     }
 
-    /// The same for arguments that came as a tuple and a dict. Raises what hashing raises, and TypeError where the function
+    /// The same for arguments that came as a tuple and a dict. Raises what hashing raises, and `TypeError` where the function
     /// takes no such arguments.
     pub(crate) fn with_key_of<B: WithKey>(
         &self,

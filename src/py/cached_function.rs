@@ -3,6 +3,8 @@
 //! A pyclass holds the state and the methods. pyo3 can give it no vectorcall slot, so the type in use is one derived from
 //! it when the module is imported; see [`super::ffi::derive_callable`].
 
+#![allow(clippy::doc_markdown, reason = "help() shows these texts as they stand")]
+
 use super::cache::{Cache, Flavour, WithKey};
 use super::ffi::{self, Arg, Call, Entrance, Entry, Given, Object, Raised};
 use super::key::{CallKey, Key, Lone, Several};
@@ -21,11 +23,16 @@ use std::sync::Mutex;
 
 static TYPE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
+/// `types.MethodType`.
+static METHOD: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+/// `types.GenericAlias`.
+static ALIAS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+
 const NAME: &CStr = c"warp_cache.CachedFunction";
 const DOC: &CStr = c"A function with a cache in front of it: what cache() and lru_cache() return.";
 
 /// What `CachedFunction` is derived from.
-#[pyclass(frozen, subclass, dict, weakref, name = "_CachedFunction", module = "warp_cache")]
+#[pyclass(frozen, immutable_type, subclass, dict, weakref, name = "_CachedFunction", module = "warp_cache")]
 #[repr(C)]
 #[derive(Debug)]
 pub(crate) struct CachedFunction {
@@ -86,11 +93,11 @@ impl CachedFunction {
 
     #[inline(never)]
     fn call_in_order(&self, py: Python<'_>, call: Call<'_>, values: &[Arg<'_>]) -> Result<Object, Raised> {
-        match values {
-            // The same again, for a length that the compiler knows.
-            [_, _] => self.answer(py, call, &Several::unnamed(values, self.cache.rules)?),
-            _ => self.answer(py, call, &Several::unnamed(values, self.cache.rules)?),
+        if let [one, other] = *values {
+            // The same, with a length that the compiler knows.
+            return self.answer(py, call, &Several::unnamed(&[one, other], self.cache.rules)?);
         }
+        self.answer(py, call, &Several::unnamed(values, self.cache.rules)?)
     }
 
     #[inline(never)]
@@ -189,6 +196,13 @@ impl CachedFunction {
             .ok_or_else(|| PyTypeError::new_err("a CachedFunction is made by warp_cache.cache or warp_cache.lru_cache"))
     }
 
+    /// CachedFunction[[int], str], for annotations.
+    #[classmethod]
+    #[pyo3(signature = (item, /))]
+    fn __class_getitem__<'py>(cls: &Bound<'py, PyType>, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        ALIAS.import(cls.py(), "types", "GenericAlias")?.call1((cls, item))
+    }
+
     /// Bind to an instance, as a function does.
     fn __get__<'py>(
         slf: &Bound<'py, Self>,
@@ -199,7 +213,6 @@ impl CachedFunction {
         let Some(instance) = instance.filter(|instance| !instance.is_none()) else {
             return Ok(slf.clone().into_any());
         };
-        static METHOD: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         METHOD.import(slf.py(), "types", "MethodType")?.call1((slf, instance))
     }
 
@@ -302,7 +315,6 @@ pub(crate) fn cached_function_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType
     TYPE.get_or_try_init(py, || {
         let offset = entry_offset(py)?;
         let derived = ffi::derive_callable::<CachedFunction>(py, NAME, DOC, offset)?;
-        // For `CachedFunction[[int], str]` in annotations.
         Ok(derived.unbind())
     })
     .map(|kind| kind.bind(py))

@@ -1,7 +1,5 @@
 //! A way to move the time by hand, for tests: what is decorated while a manual clock is entered keeps that clock.
 
-#![forbid(unsafe_code)]
-
 use crate::clock::{Clock, ManualClock};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -32,6 +30,7 @@ impl PyManualClock {
     }
 
     #[pyo3(signature = (*_exception))]
+    #[allow(clippy::unused_self, reason = "the protocol's")]
     fn __exit__(&self, _exception: &Bound<'_, PyAny>) {
         *ENTERED.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }

@@ -1,6 +1,6 @@
 //! `cache` and `lru_cache`: from arguments to options, and from a function to its cached stand-in.
 
-#![forbid(unsafe_code)]
+#![allow(clippy::doc_markdown, reason = "help() shows these texts as they stand")]
 
 use super::cache::Flavour;
 use super::cached_function::CachedFunction;
@@ -301,9 +301,11 @@ fn functools_size(value: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
         let message = format!("Expected first argument to be an integer, a callable, or None, got {}", shown(value));
         return Err(PyTypeError::new_err(message));
     }
-    let number = whole(value, "maxsize", "an int or None")?;
-    let number = number.ok_or_else(|| OptionsError::MaxSize { got: shown(value) })?;
-    Ok(Some(Options::size(number.max(0))?))
+    match whole(value, "maxsize", "an int or None")? {
+        Some(number) => Ok(Some(Options::size(number.max(0))?)),
+        None if value.lt(0)? => Ok(Some(0)),
+        None => Err(OptionsError::MaxSize { got: shown(value) }.into()),
+    }
 }
 
 fn bytes(value: &Bound<'_, PyAny>, argument: &'static str) -> PyResult<u32> {
@@ -313,7 +315,10 @@ fn bytes(value: &Bound<'_, PyAny>, argument: &'static str) -> PyResult<u32> {
 }
 
 fn boolean(value: &Bound<'_, PyAny>, argument: &str, accepted: &str) -> PyResult<bool> {
-    value.cast::<PyBool>().map(|flag| flag.is_true()).map_err(|_| wrong_type(argument, accepted, value))
+    match value.cast::<PyBool>() {
+        Ok(flag) => Ok(flag.is_true()),
+        Err(_) => Err(wrong_type(argument, accepted, value)),
+    }
 }
 
 fn flight(value: &Bound<'_, PyAny>) -> PyResult<Option<bool>> {

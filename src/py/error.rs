@@ -1,7 +1,5 @@
 //! Where errors of this crate become Python's exceptions.
 
-#![forbid(unsafe_code)]
-
 use crate::options::OptionsError;
 use pyo3::PyErr;
 use pyo3::exceptions::PyValueError;

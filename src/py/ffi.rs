@@ -4,6 +4,8 @@
 //! tuple and no dict made; hashing and comparing the commonest types inline; and dropping references on a path where
 //! pyo3 does not know that the thread is attached.
 
+#![allow(unsafe_code)]
+
 use crate::backend::memory::Match;
 use pyo3::exceptions::PyImportError;
 use pyo3::ffi;
@@ -37,6 +39,7 @@ impl From<PyErr> for Raised {
 impl Raised {
     /// Takes the exception out of the error indicator.
     #[cold]
+    #[allow(clippy::unused_self, reason = "having one is what says that there is an exception")]
     pub(crate) fn fetch(self, py: Python<'_>) -> PyErr {
         PyErr::fetch(py)
     }
@@ -519,8 +522,8 @@ pub(crate) fn ask(_: Python<'_>, stored: Arg<'_>, other: Arg<'_>) -> Result<bool
 /// `object` is alive.
 #[inline]
 unsafe fn kind(object: *mut ffi::PyObject) -> Kind {
-    // SAFETY: the caller says that the object is alive; of the types, only the addresses are used.
-    let kind = unsafe { ffi::Py_TYPE(object) };
+    // SAFETY: the caller says that the object is alive; of types and None, only the addresses are used.
+    let (kind, none) = unsafe { (ffi::Py_TYPE(object), ffi::Py_None()) };
     if kind == &raw mut ffi::PyLong_Type || kind == &raw mut ffi::PyBool_Type {
         Kind::Int
     } else if kind == &raw mut ffi::PyUnicode_Type {
@@ -531,7 +534,7 @@ unsafe fn kind(object: *mut ffi::PyObject) -> Kind {
         Kind::Tuple
     } else if kind == &raw mut ffi::PyBytes_Type {
         Kind::Bytes
-    } else if object == unsafe { ffi::Py_None() } {
+    } else if object == none {
         Kind::None
     } else {
         Kind::Foreign

@@ -1,8 +1,6 @@
 //! The public types that are made by Python's own factories when the module is imported: the enums are real `IntEnum`s,
 //! the infos real named tuples.
 
-#![forbid(unsafe_code)]
-
 use crate::options::{Backend, Choice, Strategy};
 use crate::stats::Stats;
 use pyo3::prelude::*;
@@ -61,12 +59,12 @@ pub(crate) fn backend_type(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
 }
 
 /// A new `CacheInfo`.
-pub(crate) fn cache_info<'py>(
-    py: Python<'py>,
+pub(crate) fn cache_info(
+    py: Python<'_>,
     stats: Stats,
     max_size: Option<usize>,
     current_size: usize,
-) -> PyResult<Bound<'py, PyAny>> {
+) -> PyResult<Bound<'_, PyAny>> {
     cache_info_type(py)?.call1((stats.hits, stats.misses, max_size, current_size))
 }
 

@@ -2,8 +2,6 @@
 //!
 //! A key that is looked for borrows the caller's references. A key that is stored owns its own, and is made on a miss only.
 
-#![forbid(unsafe_code)]
-
 use super::ffi::{self, Arg, Given, Object, Raised};
 use crate::backend::memory::{Match, Query};
 use pyo3::PyTraverseError;

@@ -4,8 +4,6 @@
 //! The map is made once, from the function's code object. A key then has one value a parameter, in the order of the
 //! signature, then those of `*args`. Only the key is arranged: the function gets what the caller wrote.
 
-#![forbid(unsafe_code)]
-
 use super::ffi::{self, Arg, Given, Object, Raised};
 use super::key::Fold;
 use pyo3::PyTraverseError;
