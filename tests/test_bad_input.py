@@ -145,7 +145,7 @@ def forms(value):
         return [type(value).__name__]
     shown = [repr(value)]
     if isinstance(value, (int, float, decimal.Decimal)):
-        shown += [str(value), "NaN"]
+        shown += [format(value, "d") if isinstance(value, int) else str(value), "NaN"]
     if isinstance(value, datetime.timedelta):
         shown.append(repr(value.total_seconds()))
     if isinstance(value, int) and abs(value) > 2**63:

@@ -13,11 +13,12 @@ from datetime import timedelta
 from enum import IntEnum
 
 import pytest
-import warp_cache
 from hypothesis import given
 from hypothesis import strategies as st
-from warp_cache import Backend, CacheInfo, SharedCacheInfo, Strategy, cache, lru_cache
 from warp_cache.warp_cache import _ManualClock
+
+import warp_cache
+from warp_cache import Backend, CacheInfo, SharedCacheInfo, Strategy, cache, lru_cache
 
 both_decorators = pytest.mark.parametrize("decorator", [cache, lru_cache])
 every_strategy = pytest.mark.parametrize("strategy", list(Strategy))
@@ -236,14 +237,14 @@ def test_a_backend_may_be_given_as_member_number_or_name(decorator, backend):
 
 @pytest.mark.parametrize("strategy", ["arc", "", "LRU ", 4, -1, 2**70, 1.5, None, [], object()])
 def test_an_unknown_strategy_is_a_value_error_that_lists_the_known(strategy):
-    with pytest.raises(ValueError, match="(?is)lru.*mru.*fifo.*lfu"):
+    with pytest.raises(ValueError, match=r"(?is)lru.*mru.*fifo.*lfu"):
         cache(strategy)
 
 
 @pytest.mark.parametrize("backend", ["disk", "", 2, -1, 2**70, 1.5, None, [], object()])
 @both_decorators
 def test_an_unknown_backend_is_a_value_error_that_lists_the_known(decorator, backend):
-    with pytest.raises(ValueError, match="(?is)memory.*shared"):
+    with pytest.raises(ValueError, match=r"(?is)memory.*shared"):
         decorator(backend=backend)
 
 
@@ -987,7 +988,7 @@ def test_cache_info_equals_plain_tuples():
     assert INFO == (78, 81, 256, 81)
     assert INFO != (78, 81, 256, 80)
     assert hash(INFO) == hash((78, 81, 256, 81))
-    assert INFO == functools._CacheInfo(78, 81, 256, 81)
+    assert functools._CacheInfo(78, 81, 256, 81) == INFO
 
 
 def test_cache_info_matches_a_pattern_by_position():
@@ -1415,7 +1416,7 @@ def test_after_an_exception_the_next_call_runs_again(strategy):
         return 3
 
     for _ in range(2):
-        with pytest.raises(ValueError, match="^$"):
+        with pytest.raises(ValueError, match=r"^$"):
             f()
     assert [f(), f()] == [3, 3]
     assert f.cache_info() == (1, 3, 128, 1)

@@ -4,6 +4,7 @@ import types
 import unittest
 
 import pytest
+
 import warp_cache
 
 _cpython = pytest.importorskip("test.test_functools", reason="this Python comes without its test suite")

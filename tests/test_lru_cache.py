@@ -15,8 +15,9 @@ import weakref
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from warp_cache import lru_cache
 from warp_cache.warp_cache import _ManualClock
+
+from warp_cache import lru_cache
 
 NAN = math.nan
 
@@ -621,7 +622,7 @@ def test_a_late_duplicate_in_a_full_table_evicts_nothing_more():
         def f(x):
             if x == 20 and pending:  # noqa: B023
                 pending.clear()  # noqa: B023
-                f(x)  # noqa: B023
+                f(x)
             return x
 
         for x in (1, 2, 3, 20, 2, 3, 20, 1):
@@ -637,7 +638,7 @@ def test_recursion_on_other_keys_is_cached():
 
         @decorator(maxsize=None)
         def fib(n):
-            return n if n < 2 else fib(n - 1) + fib(n - 2)  # noqa: B023
+            return n if n < 2 else fib(n - 1) + fib(n - 2)
 
         results.append((fib(90), tuple(fib.cache_info())))
     assert results[0] == results[1] == (2880067194370816120, (88, 91, None, 91))
@@ -650,7 +651,7 @@ def test_recursion_through_a_small_table_agrees_with_functools(maxsize):
 
         @decorator(maxsize=maxsize)
         def fib(n):
-            return n if n < 2 else fib(n - 1) + fib(n - 2)  # noqa: B023
+            return n if n < 2 else fib(n - 1) + fib(n - 2)
 
         results.append((fib(15), tuple(fib.cache_info())))
     assert results[0] == results[1]
@@ -674,7 +675,7 @@ def test_the_function_may_clear_its_own_cache(maxsize):
 
         @decorator(maxsize)
         def f(x):
-            f.cache_clear()  # noqa: B023
+            f.cache_clear()
             return x
 
         results.append(([f(1), f(2), f(2)], tuple(f.cache_info())))

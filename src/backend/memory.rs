@@ -71,6 +71,9 @@ struct State<K, V> {
     stats: Stats,
 }
 
+/// What has left the store, for the caller to drop.
+pub type Left<K, V> = (Option<Entry<K, V>>, Option<Entry<K, V>>);
+
 impl<K, V> State<K, V> {
     #[inline(never)]
     fn insert(&mut self, hash: u64, Entry { key, value }: Entry<K, V>) -> Option<Entry<K, V>> {
@@ -107,49 +110,38 @@ impl<K, V> Memory<K, V> {
         Self { state: Exclusive::new(state), is_bounded: options.max_size.is_some(), has_expiry: options.ttl.is_some() }
     }
 
-    /// Looks the key up, counts a hit or a miss, and on a hit returns what `read` makes of the value.
+    /// Looks the key up, counts a hit or a miss, and on a hit returns what `read` makes of the value. Runs no foreign code:
+    /// where it cannot tell without, it counts nothing and returns nothing, and [`Memory::look_up_asking`] will.
     #[inline(always)]
-    pub fn look_up<Q: Query<K>, R>(
-        &self,
-        token: Token<'_>,
-        query: &Q,
-        read: impl Fn(&V) -> R,
-    ) -> Result<Lookup<R>, Q::Error> {
-        let quick = {
-            // Not a closure: this must be inlined wherever it is called from.
-            let state = &mut *self.state.lend(token);
-            let hash = query.hash();
-            match state.store.likely(hash).map(|(slot, stored)| (slot, query.compare(token, stored))) {
-                Some((slot, Match::Equal)) => state.hit(slot, &read),
-                Some((_, Match::Unsure)) => None,
-                Some((_, Match::Different)) | None => {
-                    let mut unsure = false;
-                    let found = state.store.find(hash, |stored| {
-                        let answer = query.compare(token, stored);
-                        unsure |= answer == Match::Unsure;
-                        answer != Match::Different
-                    });
-                    match found {
-                        Some(_) if unsure => None,
-                        Some(slot) => {
-                            state.store.remember(hash, slot);
-                            state.hit(slot, &read)
-                        }
-                        None => Some(state.miss()),
-                    }
-                }
+    pub fn look_up<Q: Query<K>, R>(&self, token: Token<'_>, query: &Q, read: impl Fn(&V) -> R) -> Option<Lookup<R>> {
+        // Not a closure: this must be inlined wherever it is called from.
+        let state = &mut *self.state.lend(token);
+        let hash = query.hash();
+        match state.store.likely(hash).map(|(slot, stored)| (slot, query.compare(token, stored))) {
+            Some((slot, Match::Equal)) => return state.hit(slot, &read),
+            Some((_, Match::Unsure)) => return None,
+            Some((_, Match::Different)) | None => {}
+        }
+        let mut unsure = false;
+        let found = state.store.find(hash, |stored| {
+            let answer = query.compare(token, stored);
+            unsure |= answer == Match::Unsure;
+            answer != Match::Different
+        });
+        match found {
+            Some(_) if unsure => None,
+            Some(slot) => {
+                state.store.remember(hash, slot);
+                state.hit(slot, &read)
             }
-        };
-        match quick {
-            Some(lookup) => Ok(lookup),
-            None => self.look_up_slowly(token, query, read),
+            None => Some(state.miss()),
         }
     }
 
     /// The same where foreign equality must be asked, or an entry whose time is over must go.
     #[cold]
     #[inline(never)]
-    fn look_up_slowly<Q: Query<K>, R>(
+    pub fn look_up_asking<Q: Query<K>, R>(
         &self,
         token: Token<'_>,
         query: &Q,
@@ -174,8 +166,8 @@ impl<K, V> Memory<K, V> {
         self.state.with(token, |state| state.stats.misses += 1);
     }
 
-    /// Stores the value that was computed after a miss at `generation`. If the key has been stored meanwhile, a bounded
-    /// cache keeps the first value and an unbounded one the last, as `functools.lru_cache` does. Drops what had to leave.
+    /// Stores the value that was computed after a miss at `generation`, and returns what had to leave. If the store has
+    /// changed since, the entry comes back as the error, for [`Memory::keep_late`]. Runs no foreign code.
     #[inline(always)]
     pub fn keep<Q: Query<K>>(
         &self,
@@ -184,31 +176,31 @@ impl<K, V> Memory<K, V> {
         generation: u64,
         key: K,
         value: V,
-    ) -> Result<(), Q::Error> {
-        let mut state = self.state.lend(token);
-        if state.store.generation() == generation {
-            let left = state.store.insert(query.hash(), key, value);
-            // What left is dropped here, and not a moment earlier: nothing is lent out any more.
-            drop(state);
-            drop(left);
-        } else {
-            drop(state);
-            self.keep_late(token, query, Entry { key, value })?;
+    ) -> Result<Left<K, V>, Entry<K, V>> {
+        let state = &mut *self.state.lend(token);
+        if state.store.generation() != generation {
+            return Err(Entry { key, value });
         }
-        if self.has_expiry {
-            // One more than the one whose place was needed, so that expired entries leave faster than others come.
-            drop(self.state.with(token, |state| state.store.expire()));
-        }
-        Ok(())
+        let evicted = state.store.insert(query.hash(), key, value);
+        // One more than the one whose place was needed, so that expired entries leave faster than others come.
+        let expired = if self.has_expiry { state.store.expire() } else { None };
+        Ok((evicted, expired))
     }
 
-    /// The same when the store has changed since the miss.
+    /// The same when the store has changed since the miss. If the key has been stored meanwhile, a bounded cache keeps the
+    /// first value and an unbounded one the last, as `functools.lru_cache` does.
+    #[cold]
     #[inline(never)]
-    fn keep_late<Q: Query<K>>(&self, token: Token<'_>, query: &Q, newcomer: Entry<K, V>) -> Result<(), Q::Error> {
+    pub fn keep_late<Q: Query<K>>(
+        &self,
+        token: Token<'_>,
+        query: &Q,
+        newcomer: Entry<K, V>,
+    ) -> Result<Left<K, V>, Q::Error> {
         let hash = query.hash();
         let mut newcomer = Some(newcomer);
         let mut replaced = None;
-        let left = self.locate(token, query, |state, place| match place {
+        let evicted = self.locate(token, query, |state, place| match place {
             Place::Absent => newcomer.take().and_then(|entry| state.insert(hash, entry)),
             Place::Held(slot) if state.store.is_expired(slot) => {
                 replaced = Some(state.store.remove(slot));
@@ -224,8 +216,7 @@ impl<K, V> Memory<K, V> {
             }
             Place::Unsettled => None,
         })?;
-        drop((left, replaced, newcomer));
-        Ok(())
+        Ok((evicted.or(newcomer), replaced))
     }
 
     /// Removes the key's entry, if there is one whose time is not over.
@@ -403,11 +394,16 @@ mod tests {
     }
 
     fn keep(memory: &Memory<u32, u32>, query: &Doubtful<'_>, value: u32) {
-        memory.keep(Token::default(), query, u64::MAX, query.number, value).expect("no key raises here");
+        let late = memory.keep(Token::default(), query, u64::MAX, query.number, value).expect_err("no such generation");
+        drop(memory.keep_late(Token::default(), query, late).expect("no key raises here"));
     }
 
     fn get(memory: &Memory<u32, u32>, query: &Doubtful<'_>) -> Result<Option<u32>, &'static str> {
-        memory.look_up(Token::default(), query, |value| *value).map(|lookup| match lookup {
+        let lookup = match memory.look_up(Token::default(), query, |value| *value) {
+            Some(lookup) => lookup,
+            None => memory.look_up_asking(Token::default(), query, |value| *value)?,
+        };
+        Ok(match lookup {
             Lookup::Hit(value) => Some(value),
             Lookup::Miss { .. } => None,
         })

@@ -6,6 +6,7 @@
 #![allow(clippy::doc_markdown, reason = "help() shows these texts as they stand")]
 
 use super::cache::{Cache, Flavour, WithKey};
+use super::error::shown;
 use super::ffi::{self, Arg, Call, Entrance, Entry, Given, Object, Raised};
 use super::key::{CallKey, Key, Lone, Several};
 use super::parameters::Unfit;
@@ -13,7 +14,7 @@ use super::{decorator, info};
 use crate::backend::memory::{Lookup, Memory};
 use crate::options::Options;
 use pyo3::PyTraverseError;
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyAttributeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 use pyo3::sync::PyOnceLock;
@@ -128,7 +129,17 @@ impl CachedFunction {
     /// Look up → hit, return | miss → compute → keep → drop what had to leave → return.
     #[inline(always)]
     fn answer<K: CallKey>(&self, py: Python<'_>, call: Call<'_>, key: &K) -> Result<Object, Raised> {
-        match self.cache.memory.look_up(py, key, |value| value.clone_ref(py))? {
+        match ffi::guarded(py, || self.cache.memory.look_up(py, key, |value| value.clone_ref(py)))? {
+            Some(Lookup::Hit(value)) => Ok(value),
+            Some(Lookup::Miss { generation }) => self.compute(py, call, key, generation),
+            None => self.answer_asking(py, call, key),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn answer_asking<K: CallKey>(&self, py: Python<'_>, call: Call<'_>, key: &K) -> Result<Object, Raised> {
+        match self.cache.memory.look_up_asking(py, key, |value| value.clone_ref(py))? {
             Lookup::Hit(value) => Ok(value),
             Lookup::Miss { generation } => self.compute(py, call, key, generation),
         }
@@ -138,7 +149,11 @@ impl CachedFunction {
     fn compute<K: CallKey>(&self, py: Python<'_>, call: Call<'_>, key: &K, generation: u64) -> Result<Object, Raised> {
         let value = call.forward(py, &self.function)?;
         let stored = key.to_key(py)?;
-        self.cache.memory.keep(py, key, generation, stored, value.clone_ref(py))?;
+        let copy = value.clone_ref(py);
+        match ffi::guarded(py, || self.cache.memory.keep(py, key, generation, stored, copy))? {
+            Ok(left) => drop(left),
+            Err(late) => drop(self.cache.memory.keep_late(py, key, late)?),
+        }
         Ok(value)
     }
 }
@@ -201,6 +216,14 @@ impl CachedFunction {
     #[pyo3(signature = (item, /))]
     fn __class_getitem__<'py>(cls: &Bound<'py, PyType>, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         ALIAS.import(cls.py(), "types", "GenericAlias")?.call1((cls, item))
+    }
+
+    /// For `__annotations__`, which functools.update_wrapper no longer carries over from 3.14 on: it carries what makes them.
+    fn __getattr__<'py>(slf: &Bound<'py, Self>, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+        if cfg!(Py_3_14) && name == "__annotations__" {
+            return slf.get().function.bind(slf.py()).getattr(name);
+        }
+        Err(PyAttributeError::new_err(format!("'CachedFunction' object has no attribute {}", shown(name))))
     }
 
     /// Bind to an instance, as a function does.
@@ -278,7 +301,7 @@ impl CachedFunction {
         let name = match (text("__module__"), text("__qualname__")) {
             (Some(module), Some(name)) => format!("{module}.{name}"),
             (None, Some(name)) => name,
-            _ => super::error::shown(slf.get().function.bind(slf.py())),
+            _ => shown(slf.get().function.bind(slf.py())),
         };
         format!("<warp_cache.CachedFunction {name} at {:p}>", slf.as_ptr())
     }

@@ -87,7 +87,7 @@ impl Drop for Object {
     fn drop(&mut self) {
         // SAFETY: this owns the reference. Objects live in a `CachedFunction` and on its methods' stacks, and both are
         // only ever dropped on an attached thread: the methods are called by Python, the rest by `tp_clear` or `tp_dealloc`.
-        unsafe { ffi::Py_DECREF(self.0.as_ptr()) }
+        unsafe { python::release(self.0.as_ptr()) }
     }
 }
 
@@ -200,12 +200,7 @@ impl<'a> Call<'a> {
         let function = function.as_ptr();
         // SAFETY: the thread is attached, and the array, its length and the names are those that the caller vouches for until
         // this call ends. What the function's own slot holds is called as `PyObject_Vectorcall` would call it.
-        owned(unsafe {
-            match vectorcall_of(function) {
-                Some(target) => target(function, self.args, self.nargsf, self.kwnames),
-                None => ffi::PyObject_Vectorcall(function, self.args, self.nargsf, self.kwnames),
-            }
-        })
+        owned(unsafe { python::vectorcall_of(function)(function, self.args, self.nargsf, self.kwnames) })
     }
 }
 
@@ -220,22 +215,6 @@ pub(crate) struct Given<'a> {
     pub(crate) names: &'a [Arg<'a>],
     /// The tuple of the names, if there are any.
     pub(crate) tuple: Option<Arg<'a>>,
-}
-
-/// What the object's vectorcall slot holds. The exported function that reads it costs a call.
-///
-/// # Safety
-/// `callable` is alive.
-#[inline(always)]
-unsafe fn vectorcall_of(callable: *mut ffi::PyObject) -> Option<ffi::vectorcallfunc> {
-    // SAFETY: the caller says that the object is alive. Its type has the flag only if its instances have the slot, at that offset.
-    unsafe {
-        let kind = ffi::Py_TYPE(callable);
-        if ffi::PyType_HasFeature(kind, ffi::Py_TPFLAGS_HAVE_VECTORCALL) == 0 {
-            return None;
-        }
-        *callable.byte_offset((*kind).tp_vectorcall_offset).cast::<Option<ffi::vectorcallfunc>>()
-    }
 }
 
 /// A new reference from the C API, or the error that it has set.
@@ -258,9 +237,21 @@ pub(crate) trait Entrance {
 }
 
 /// What the vectorcall slot of an instance points to.
+///
+/// Up to 3.13 an interpreter that exits ends other threads by unwinding them from where they wait for the GIL, through
+/// every frame on their stacks. So all that leads into Python is `C-unwind` here, and nothing catches an unwinding but
+/// [`guarded`], which leads to no Python.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
-pub(crate) struct Entry(#[allow(dead_code, reason = "read by the interpreter")] ffi::vectorcallfunc);
+pub(crate) struct Entry(
+    #[allow(dead_code, reason = "read by the interpreter")]
+    unsafe extern "C-unwind" fn(
+        *mut ffi::PyObject,
+        *const *mut ffi::PyObject,
+        usize,
+        *mut ffi::PyObject,
+    ) -> *mut ffi::PyObject,
+);
 
 impl Entry {
     /// The entry that answers by `E`. Only for instances of `E::Class` and of types derived from it.
@@ -269,7 +260,7 @@ impl Entry {
     }
 }
 
-unsafe extern "C" fn enter<E: Entrance>(
+unsafe extern "C-unwind" fn enter<E: Entrance>(
     callable: *mut ffi::PyObject,
     args: *const *mut ffi::PyObject,
     nargsf: usize,
@@ -281,22 +272,102 @@ unsafe extern "C" fn enter<E: Entrance>(
     // caller keeps it alive for the call. `Py` is transparent over the pointer.
     let instance = unsafe { &*(&raw const callable).cast::<Py<E::Class>>() };
     let call = Call { args, nargsf, kwnames, _caller: PhantomData };
-    // A panic is a bug of ours. It must not unwind into C, and an exception says more than a dead process.
-    let result = catch_unwind(AssertUnwindSafe(|| E::call(instance.get(), py, call)));
-    match result {
-        Ok(Ok(value)) => value.into_ptr(),
-        Ok(Err(Raised(()))) => std::ptr::null_mut(),
-        Err(payload) => panicked(py, payload.as_ref()),
+    match E::call(instance.get(), py, call) {
+        Ok(value) => value.into_ptr(),
+        Err(Raised(())) => std::ptr::null_mut(),
     }
+}
+
+/// Runs `body`, which must not call Python, and turns a panic, a bug of ours, into an exception: it must not unwind into C,
+/// and an exception says more than a dead process.
+#[inline(always)]
+pub(crate) fn guarded<R>(py: Python<'_>, body: impl FnOnce() -> R) -> Result<R, Raised> {
+    catch_unwind(AssertUnwindSafe(body)).map_err(|payload| panicked(py, payload.as_ref()))
 }
 
 #[cold]
 #[inline(never)]
-fn panicked(py: Python<'_>, payload: &(dyn std::any::Any + Send)) -> *mut ffi::PyObject {
+fn panicked(py: Python<'_>, payload: &(dyn std::any::Any + Send)) -> Raised {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a bug in warp_cache");
     PanicException::new_err(text.to_owned()).restore(py);
-    std::ptr::null_mut()
+    Raised(())
+}
+
+/// Functions of the C API that may run Python code, and so may be unwound; see [`Entry`].
+mod python {
+    use super::ffi;
+    use std::mem::transmute;
+
+    type Vectorcall = unsafe extern "C-unwind" fn(
+        *mut ffi::PyObject,
+        *const *mut ffi::PyObject,
+        usize,
+        *mut ffi::PyObject,
+    ) -> *mut ffi::PyObject;
+
+    /// What the object's vectorcall slot holds, or what calls an object that has none. The exported function that finds it
+    /// costs a call.
+    ///
+    /// # Safety
+    /// `callable` is alive.
+    #[inline(always)]
+    pub(super) unsafe fn vectorcall_of(callable: *mut ffi::PyObject) -> Vectorcall {
+        // SAFETY: the caller says that the object is alive. Its type has the flag only if its instances have the slot, at that
+        // offset. The ABIs of the two kinds of function differ only in what may unwind.
+        unsafe {
+            let kind = ffi::Py_TYPE(callable);
+            if ffi::PyType_HasFeature(kind, ffi::Py_TPFLAGS_HAVE_VECTORCALL) != 0 {
+                let slot = callable.byte_offset((*kind).tp_vectorcall_offset).cast::<Option<Vectorcall>>();
+                if let Some(target) = *slot {
+                    return target;
+                }
+            }
+            transmute::<ffi::vectorcallfunc, Vectorcall>(ffi::PyObject_Vectorcall)
+        }
+    }
+
+    /// `hash(object)`.
+    ///
+    /// # Safety
+    /// The thread is attached, and `object` is alive.
+    #[inline(always)]
+    pub(super) unsafe fn hash(object: *mut ffi::PyObject) -> ffi::Py_hash_t {
+        type C = unsafe extern "C" fn(*mut ffi::PyObject) -> ffi::Py_hash_t;
+        type Unwind = unsafe extern "C-unwind" fn(*mut ffi::PyObject) -> ffi::Py_hash_t;
+        // SAFETY: as the caller says; the ABIs differ only in what may unwind.
+        unsafe { transmute::<C, Unwind>(ffi::PyObject_Hash)(object) }
+    }
+
+    /// `one is other or one == other`: 0, 1, or -1 with an exception.
+    ///
+    /// # Safety
+    /// The thread is attached, and both objects are alive.
+    pub(super) unsafe fn are_equal(one: *mut ffi::PyObject, other: *mut ffi::PyObject) -> i32 {
+        type C = unsafe extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject, i32) -> i32;
+        type Unwind = unsafe extern "C-unwind" fn(*mut ffi::PyObject, *mut ffi::PyObject, i32) -> i32;
+        // SAFETY: as the caller says; the ABIs differ only in what may unwind.
+        unsafe { transmute::<C, Unwind>(ffi::PyObject_RichCompareBool)(one, other, ffi::Py_EQ) }
+    }
+
+    /// Gives up a reference.
+    ///
+    /// # Safety
+    /// The thread is attached, and the reference is the caller's own.
+    #[inline(always)]
+    pub(super) unsafe fn release(object: *mut ffi::PyObject) {
+        type C = unsafe extern "C" fn(*mut ffi::PyObject);
+        type Unwind = unsafe extern "C-unwind" fn(*mut ffi::PyObject);
+        // SAFETY: as the caller says; the ABIs differ only in what may unwind. Only the last reference leads into Python, and
+        // where another thread may give up the others meanwhile, every one may be the last.
+        unsafe {
+            if cfg!(Py_GIL_DISABLED) || ffi::Py_REFCNT(object) == 1 {
+                transmute::<C, Unwind>(ffi::Py_DecRef)(object);
+            } else {
+                ffi::Py_DECREF(object);
+            }
+        }
+    }
 }
 
 /// Derives from a pyclass, which cannot be given a vectorcall slot, the type that has one and is used.
@@ -423,7 +494,7 @@ pub(crate) fn hash_telling(object: Arg<'_>) -> Result<(isize, bool), Raised> {
                 return Ok((hash, false));
             }
         }
-        match ffi::PyObject_Hash(object) {
+        match python::hash(object) {
             -1 => Err(Raised(())),
             hash => Ok((hash, false)),
         }
@@ -512,7 +583,7 @@ fn compare_all(left: &[Arg<'_>], right: &[Arg<'_>], depth: u32) -> Match {
 /// `stored is other or stored == other`, by the objects' own methods.
 pub(crate) fn ask(_: Python<'_>, stored: Arg<'_>, other: Arg<'_>) -> Result<bool, Raised> {
     // SAFETY: the thread is attached, and both objects are kept alive by the references given.
-    match unsafe { ffi::PyObject_RichCompareBool(stored.as_ptr(), other.as_ptr(), ffi::Py_EQ) } {
+    match unsafe { python::are_equal(stored.as_ptr(), other.as_ptr()) } {
         -1 => Err(Raised(())),
         answer => Ok(answer == 1),
     }

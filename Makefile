@@ -1,0 +1,71 @@
+# Everything a developer runs. Each target makes the virtual environment it needs, in this folder; `make PYTHON=python3.13
+# test` uses one of its own for that Python. Needed on the machine: Python 3.10 or newer, and Rust.
+
+PYTHON ?= python3
+VENV ?= .venv$(patsubst %,-%,$(filter-out python3,$(notdir $(PYTHON))))
+CARGO ?= cargo
+
+BIN := $(VENV)/bin
+# A build folder for each interpreter, so that going from one to another compiles nothing again.
+TARGET := $(or $(CARGO_TARGET_DIR),target)/$(notdir $(VENV))
+TOOLS := pytest>=9.0 hypothesis pytest-benchmark mypy pyright[nodejs] typing-extensions ruff
+SOURCES := $(shell find src -name '*.rs') build.rs Cargo.toml Cargo.lock pyproject.toml warp_cache.pyi
+PYTHON_FILES := tests examples benches
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+.DELETE_ON_ERROR:
+.PHONY: help build demo test test-rust test-python bench lint clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: build ## Build the extension and cache a real workload with every strategy
+	$(BIN)/python examples/quickstart.py
+
+test: test-rust test-python ## Run every test, Rust's and Python's
+
+test-rust: ## Run the tests of the cache core, which need no Python
+	$(CARGO) test --no-default-features
+
+test-python: build $(VENV)/.tools ## Run the tests of the extension
+	$(BIN)/python -m pytest
+
+bench: build $(VENV)/.tools ## Measure against functools.lru_cache
+	@# pytest reports a folder without benchmarks as status 5.
+	$(BIN)/python -m pytest benches --benchmark-only || [ $$? -eq 5 ]
+	$(BIN)/python benches/compare.py
+
+lint: $(VENV)/.tools ## Check formatting, lints and documentation
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --no-default-features -- -D warnings
+	PYO3_PYTHON=$(abspath $(BIN)/python) $(CARGO) clippy -- -D warnings
+	PYO3_PYTHON=$(abspath $(BIN)/python) RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
+	$(BIN)/ruff check $(PYTHON_FILES)
+	$(BIN)/ruff format --check $(PYTHON_FILES)
+
+build: $(VENV)/.built ## Build the extension, optimized, into the virtual environment
+
+clean: ## Remove what these targets made
+	rm -rf .venv .venv-* target .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find $(PYTHON_FILES) -name __pycache__ -exec rm -rf {} +
+
+# An empty file in the virtual environment marks each step of its set-up as done.
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "Python 3.10 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.tools: $(VENV)/.made Makefile
+	$(BIN)/python -m pip install --quiet --upgrade $(patsubst %,'%',$(TOOLS))
+	@touch $@
+
+$(VENV)/.maturin: $(VENV)/.made pyproject.toml
+	$(BIN)/python -m pip install --quiet --upgrade 'maturin>=1.9.4,<2'
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.maturin $(SOURCES)
+	@$(CARGO) --version >/dev/null || { echo "Rust is needed: https://rustup.rs" >&2; exit 1; }
+	env -u CONDA_PREFIX VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --locked --target-dir $(TARGET)
+	@touch $@

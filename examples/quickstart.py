@@ -1,0 +1,182 @@
+"""Which Python keyword is each word of the standard library closest to?
+
+Every word of the library's own source text goes through one costly function, the nearest keyword by edit distance in
+plain Python: first a sample of it uncached, then all of it through functools.lru_cache and through warp_cache with
+each of its strategies, all of the same size. Words come back often, so most calls need not be computed again.
+
+    python examples/quickstart.py [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import itertools
+import keyword
+import re
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import warp_cache
+
+
+def edit_distance(a: str, b: str) -> int:
+    """How many letters to insert, delete or replace to turn one word into the other (Levenshtein, 1965)."""
+    row = list(range(len(b) + 1))
+    for i, letter in enumerate(a, 1):
+        above, row = row, [i]
+        for j, other in enumerate(b, 1):
+            row.append(min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (letter != other)))
+    return row[-1]
+
+
+def nearest_keyword(word: str) -> str:
+    return min(keyword.kwlist, key=lambda candidate: edit_distance(word, candidate))
+
+
+def library_words() -> Iterator[str]:
+    """The words of the standard library's source, file by file."""
+    library = Path(sysconfig.get_path("stdlib"))
+    for path in sorted(library.rglob("*.py")):
+        if not {"site-packages", "dist-packages"} & set(path.parts):
+            yield from re.findall(r"[^\W\d]\w*", path.read_text(encoding="utf-8", errors="replace"))
+
+
+class Progress:
+    """One line that is kept up to date on a terminal; elsewhere a line every few seconds."""
+
+    def __init__(self) -> None:
+        self.live = sys.stderr.isatty()
+        self.shown_at = time.monotonic()
+
+    def show(self, text: str) -> None:
+        now = time.monotonic()
+        if now - self.shown_at >= (0.1 if self.live else 5):
+            self.shown_at = now
+            print(f"\r\033[K{text}" if self.live else text, end="" if self.live else "\n", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if self.live:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+@dataclass
+class Result:
+    name: str
+    seconds: float
+    answers: list[str]
+    info: Any
+    hit_ns: float
+
+
+def run(name: str, cached: Any, words: list[str], progress: Progress) -> Result:
+    """Every word through one cached function. Progress is shown between the pieces that are timed."""
+    answers: list[str] = []
+    seconds = 0.0
+    for start in range(0, len(words), 500):
+        piece = words[start : start + 500]
+        before = time.perf_counter()
+        answers.extend(map(cached, piece))
+        seconds += time.perf_counter() - before
+        progress.show(f"{name}: {len(answers):,} of {len(words):,} words, {seconds:.1f} s")
+    return Result(name, seconds, answers, cached.cache_info(), hit_ns(cached))
+
+
+def hit_ns(cached: Any) -> float:
+    """What a call costs when its answer is there: the best of several runs over a few words."""
+    words = keyword.kwlist * 300
+    cached.cache_clear()
+    for word in keyword.kwlist:
+        cached(word)
+    best = float("inf")
+    for _ in range(7):
+        before = time.perf_counter()
+        for word in words:
+            cached(word)
+        best = min(best, time.perf_counter() - before)
+    assert cached.cache_info().misses == len(keyword.kwlist)
+    return best / len(words) * 1e9
+
+
+def compare(words: list[str], max_size: int) -> None:
+    progress = Progress()
+
+    step = max(1, len(words) // 1000)
+    sample = words[::step]
+    before = time.perf_counter()
+    sample_answers = [nearest_keyword(word) for word in sample]
+    uncached = (time.perf_counter() - before) / len(sample)
+
+    decorators: dict[str, Callable[..., Any]] = {"functools.lru_cache": functools.lru_cache(maxsize=max_size)}
+    for strategy in warp_cache.Strategy:
+        decorators[f"warp_cache {strategy.name}"] = warp_cache.cache(strategy, max_size)
+    results = [run(name, decorate(nearest_keyword), words, progress) for name, decorate in decorators.items()]
+    progress.end()
+
+    for result in results:
+        if result.answers != results[0].answers or result.answers[::step] != sample_answers:
+            sys.exit(f"{result.name} gave other answers")
+
+    print(f"{'':<20}{'seconds':>9}{'ns per call':>13}{'ns per hit':>12}  hit ratio")
+    scaled = f"(scaled up from {len(sample):,} calls)"
+    print(f"{'uncached':<20}{uncached * len(words):>9.2f}{uncached * 1e9:>13,.0f}{'':>12}  {scaled}")
+    for result in results:
+        ratio = result.info.hits / len(words)
+        bar = "#" * round(ratio * 30)
+        per_call = result.seconds / len(words) * 1e9
+        print(f"{result.name:<20}{result.seconds:>9.2f}{per_call:>13,.0f}{result.hit_ns:>12.1f}  {ratio:>6.1%} {bar}")
+    print()
+    for result in results:
+        print(f"{result.name:<20} {result.info}")
+    print(
+        "\nAll gave the same answers. ns per call: misses and hits together; ns per hit: the loop and a call that hits."
+    )
+
+
+class Speller:
+    """A method is cached as a function is, and here each answer for a tenth of a second only."""
+
+    def __init__(self, known: list[str]) -> None:
+        self.known = known
+        self.computed = 0
+
+    @warp_cache.cache(max_size=1000, ttl=0.1)
+    def correct(self, word: str) -> str:
+        self.computed += 1
+        return min(self.known, key=lambda candidate: edit_distance(word, candidate))
+
+
+def methods_and_ttl() -> None:
+    speller = Speller(["import", "return", "yield"])
+    print("\nA cached method whose answers are valid for 0.1 s:")
+    for pause in (0.0, 0.0, 0.15):
+        time.sleep(pause)
+        answer = speller.correct("retrun")
+        print(f"  after {pause:.2f} s: correct('retrun') = {answer!r}, computed {speller.computed} time(s)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer words: a few seconds instead of a minute")
+    options = parser.parse_args()
+    count, max_size = (5_000, 200) if options.quick else (80_000, 1000)
+
+    words = list(itertools.islice(library_words(), count))
+    if not words:
+        sys.exit("this Python has no source text of its standard library")
+    different = f"{len(set(words)):,} different"
+    print(
+        f"{len(words):,} words of the standard library, {different}, cached at most {max_size:,} at a time\n",
+        flush=True,
+    )
+    compare(words, max_size)
+    methods_and_ttl()
+
+
+if __name__ == "__main__":
+    main()
