@@ -323,7 +323,30 @@ mod python {
                     return target;
                 }
             }
-            transmute::<ffi::vectorcallfunc, Vectorcall>(ffi::PyObject_Vectorcall)
+            make_call
+        }
+    }
+
+    /// Calls an object that has no vectorcall slot.
+    ///
+    /// # Safety
+    /// As for any vectorcall.
+    #[cold]
+    unsafe extern "C-unwind" fn make_call(
+        callable: *mut ffi::PyObject,
+        args: *const *mut ffi::PyObject,
+        nargsf: usize,
+        kwnames: *mut ffi::PyObject,
+    ) -> *mut ffi::PyObject {
+        // SAFETY: as the caller says; the ABIs differ only in what may unwind.
+        unsafe {
+            #[cfg(Py_3_11)]
+            return transmute::<ffi::vectorcallfunc, Vectorcall>(ffi::PyObject_Vectorcall)(
+                callable, args, nargsf, kwnames,
+            );
+            // Before, it is no function of the interpreter, but one of pyo3.
+            #[cfg(not(Py_3_11))]
+            return ffi::PyObject_Vectorcall(callable, args, nargsf, kwnames);
         }
     }
 
