@@ -12,6 +12,10 @@
 
 #![allow(unsafe_code)]
 
+/// Whether threads run Python code at the same time.
+#[cfg(feature = "python")]
+pub const FREE_THREADED: bool = cfg!(Py_GIL_DISABLED);
+
 #[cfg(feature = "python")]
 pub use pyo3::Python as Token;
 

@@ -135,9 +135,12 @@ impl Pair {
     /// Finds `key` where the model has it, by both ways of searching, or nowhere in either.
     fn find(&mut self, key: u32) -> Option<(warp_cache::policy::Slot, usize)> {
         let hash = self.hash(key);
-        let in_order = self.store.find_in_order(hash, |&held| held == key);
+        let likely = self.store.likely(hash).filter(|&(_, &held)| held == key).map(|(slot, _)| slot);
         let found = self.store.find(hash, |&held| held == key);
-        assert_eq!(found, in_order);
+        assert!(likely.is_none() || likely == found);
+        if let Some(slot) = found {
+            self.store.remember(hash, slot);
+        }
         let place = self.model.find(key);
         assert_eq!(found.is_some(), place.is_some(), "membership of {key}");
         let (slot, place) = found.zip(place)?;
@@ -283,9 +286,11 @@ proptest! {
 fn every_key_is_found_at_every_size_up_to_where_the_front_returns() {
     let mut store: Store<u32, u32> = Store::new(&Options { max_size: None, ..Options::default() }, None);
     let hash = |key: u32| u64::from(key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let mut find = |store: &mut Store<u32, u32>, key| {
-        let slot = store.find(hash(key), |&held| held == key);
-        slot.and_then(|slot| store.hit(slot).copied())
+    let find = |store: &mut Store<u32, u32>, key| {
+        let slot = store.find(hash(key), |&held| held == key)?;
+        store.remember(hash(key), slot);
+        assert!(store.likely(hash(key)).is_none_or(|likely| likely == (slot, &key)));
+        store.hit(slot).copied()
     };
     for key in 0..70_000 {
         assert!(store.insert(hash(key), key, key + 1).is_none());

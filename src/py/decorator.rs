@@ -62,9 +62,9 @@ impl<'py> Argument<'py> {
 #[pyfunction]
 #[pyo3(
     signature = (
-        strategy = Argument::Absent, max_size = Argument::Absent, ttl = Argument::Absent, backend = Argument::Absent,
-        max_key_size = Argument::Absent, max_value_size = Argument::Absent, *, typed = Argument::Absent,
-        single_flight = Argument::Absent
+        first = Argument::Absent, /, max_size = Argument::Absent, ttl = Argument::Absent, backend = Argument::Absent,
+        max_key_size = Argument::Absent, max_value_size = Argument::Absent, *, strategy = Argument::Absent,
+        typed = Argument::Absent, single_flight = Argument::Absent
     ),
     text_signature = "(strategy=Strategy.LRU, max_size=128, ttl=None, backend='memory', max_key_size=512, \
                       max_value_size=4096, *, typed=False, single_flight=None)"
@@ -72,19 +72,24 @@ impl<'py> Argument<'py> {
 #[allow(clippy::too_many_arguments, reason = "they are the decorator's")]
 fn cache<'py>(
     py: Python<'py>,
-    strategy: Argument<'py>,
+    first: Argument<'py>,
     max_size: Argument<'py>,
     ttl: Argument<'py>,
     backend: Argument<'py>,
     max_key_size: Argument<'py>,
     max_value_size: Argument<'py>,
+    strategy: Argument<'py>,
     typed: Argument<'py>,
     single_flight: Argument<'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let default = Options::default();
-    let (strategy, function) = match strategy {
-        Argument::Given(function) if function.is_callable() => (Argument::Absent, Some(function)),
-        strategy => (strategy, None),
+    // Only in the first place may a callable stand for the function: a strategy that is named is one, or wrong.
+    let (strategy, function) = match (first, strategy) {
+        (Argument::Given(function), strategy) if function.is_callable() => (strategy, Some(function)),
+        (Argument::Given(_), Argument::Given(_)) => {
+            return Err(PyTypeError::new_err("cache() got multiple values for argument 'strategy'"));
+        }
+        (Argument::Absent, given) | (given, Argument::Absent) => (given, None),
     };
     let options = Options {
         strategy: strategy.or(default.strategy, choice)?,

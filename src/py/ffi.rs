@@ -297,6 +297,7 @@ fn panicked(py: Python<'_>, payload: &(dyn std::any::Any + Send)) -> Raised {
 /// Functions of the C API that may run Python code, and so may be unwound; see [`Entry`].
 mod python {
     use super::ffi;
+    use crate::sync::FREE_THREADED;
     use std::mem::transmute;
 
     type Vectorcall = unsafe extern "C-unwind" fn(
@@ -384,7 +385,7 @@ mod python {
         // SAFETY: as the caller says; the ABIs differ only in what may unwind. Only the last reference leads into Python, and
         // where another thread may give up the others meanwhile, every one may be the last.
         unsafe {
-            if cfg!(Py_GIL_DISABLED) || ffi::Py_REFCNT(object) == 1 {
+            if FREE_THREADED || ffi::Py_REFCNT(object) == 1 {
                 transmute::<C, Unwind>(ffi::Py_DecRef)(object);
             } else {
                 ffi::Py_DECREF(object);
