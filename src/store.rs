@@ -235,7 +235,10 @@ impl<K, V> Store<K, V> {
     /// The slot to evict from: of an expired entry, else the policy's victim.
     #[inline(always)]
     fn next_to_go(&self) -> Option<Slot> {
-        self.oldest_if_expired().or_else(|| self.policy.victim())
+        match self.oldest_if_expired() {
+            None => self.policy.victim(),
+            expired => expired,
+        }
     }
 
     /// Puts an entry into a slot that is not linked anywhere, and returns the one that was left there.

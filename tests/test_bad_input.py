@@ -74,7 +74,7 @@ class Number(int):
 ODD = [
     -1, 0, 1, 2, 4, 2**31 - 1, 2**31, 2**32, 2**62, 2**63 - 1, 2**63, 2**64, 2**64 + 1, -(2**70), 2**2000, -(2**2000),
     0.0, -0.0, 1.0, 0.5, -1.5, math.nan, math.inf, -math.inf, 1e300, 1e-300, 5e-324, 3 + 4j,
-    True, False, None, NotImplemented, ...,
+    True, False, None, ...,
     "", "lru", "LRU", "nope", "shared ", "memory\0", "\ud800", "\0",
     "\u017ftrategy", "l" * 10_000, b"x", b"lru", bytearray(b"lru"),
     [], [1], (), (1,), {}, set(), object(), int, str, Strategy, Backend,

@@ -199,7 +199,7 @@ def test_eq_that_does_something_else_in_every_thread(decorator, what, monkeypatc
         "call": lambda: plain(7),
     }
     plain = decorator(value_of)
-    steps = 10 if what == "collect" else 60
+    steps = 4 if what == "collect" else 60
     monkeypatch.setattr(Switching, "give_way", staticmethod(give_way[what]))
 
     def body():

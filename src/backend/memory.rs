@@ -100,14 +100,13 @@ impl<K, V> State<K, V> {
 pub struct Memory<K, V> {
     state: Exclusive<State<K, V>>,
     is_bounded: bool,
-    has_expiry: bool,
 }
 
 impl<K, V> Memory<K, V> {
     /// An empty cache.
     pub fn new(options: &Options, clock: Option<Clock>) -> Self {
         let state = State { store: Store::new(options, clock), stats: Stats::default() };
-        Self { state: Exclusive::new(state), is_bounded: options.max_size.is_some(), has_expiry: options.ttl.is_some() }
+        Self { state: Exclusive::new(state), is_bounded: options.max_size.is_some() }
     }
 
     /// Looks the key up, counts a hit or a miss, and on a hit returns what `read` makes of the value. Runs no foreign code:
@@ -176,15 +175,17 @@ impl<K, V> Memory<K, V> {
         generation: u64,
         key: K,
         value: V,
-    ) -> Result<Left<K, V>, Entry<K, V>> {
+    ) -> Result<Option<Entry<K, V>>, Entry<K, V>> {
         let state = &mut *self.state.lend(token);
         if state.store.generation() != generation {
             return Err(Entry { key, value });
         }
-        let evicted = state.store.insert(query.hash(), key, value);
-        // One more than the one whose place was needed, so that expired entries leave faster than others come.
-        let expired = if self.has_expiry { state.store.expire() } else { None };
-        Ok((evicted, expired))
+        Ok(state.store.insert(query.hash(), key, value))
+    }
+
+    /// Removes one entry whose time is over, and returns it.
+    pub fn expire(&self, token: Token<'_>) -> Option<Entry<K, V>> {
+        self.state.with(token, |state| state.store.expire())
     }
 
     /// The same when the store has changed since the miss. If the key has been stored meanwhile, a bounded cache keeps the

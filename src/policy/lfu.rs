@@ -57,6 +57,7 @@ impl Policy for Lfu {
         self.groups.try_reserve(most.saturating_sub(self.groups.len()))
     }
 
+    #[inline(never)]
     fn insert(&mut self, slot: Slot) {
         if slot.index() >= self.links.len() {
             self.links.resize(slot.index() + 1, ALONE);
@@ -80,6 +81,7 @@ impl Policy for Lfu {
         }
     }
 
+    #[inline(never)]
     fn remove(&mut self, slot: Slot) {
         let group = self.links[slot.index()].group;
         self.unlink(slot, group);

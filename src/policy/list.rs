@@ -36,9 +36,15 @@ impl List {
     #[inline]
     pub fn push(&mut self, slot: Slot) {
         if slot.index() >= self.links.len() {
-            self.links.resize(slot.index() + 1, ALONE);
+            self.grow(slot);
         }
         self.link_newest(slot);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self, slot: Slot) {
+        self.links.resize(slot.index() + 1, ALONE);
     }
 
     /// Takes a slot that is in the list out of it.

@@ -105,7 +105,7 @@ impl Policy for AnyPolicy {
         each!(self, policy => policy.try_reserve(slot), Ok(()))
     }
 
-    #[inline]
+    #[inline(always)]
     fn insert(&mut self, slot: Slot) {
         each!(self, policy => policy.insert(slot), ());
     }
@@ -115,12 +115,12 @@ impl Policy for AnyPolicy {
         each!(self, policy => policy.hit(slot), ());
     }
 
-    #[inline]
+    #[inline(always)]
     fn remove(&mut self, slot: Slot) {
         each!(self, policy => policy.remove(slot), ());
     }
 
-    #[inline]
+    #[inline(always)]
     fn victim(&self) -> Option<Slot> {
         each!(self, policy => policy.victim(), None)
     }

@@ -129,7 +129,7 @@ impl CachedFunction {
     /// Look up → hit, return | miss → compute → keep → drop what had to leave → return.
     #[inline(always)]
     fn answer<K: CallKey>(&self, py: Python<'_>, call: Call<'_>, key: &K) -> Result<Object, Raised> {
-        match ffi::guarded(py, || self.cache.memory.look_up(py, key, |value| value.clone_ref(py)))? {
+        match self.cache.memory.look_up(py, key, |value| value.clone_ref(py)) {
             Some(Lookup::Hit(value)) => Ok(value),
             Some(Lookup::Miss { generation }) => self.compute(py, call, key, generation),
             None => self.answer_asking(py, call, key),
@@ -151,8 +151,12 @@ impl CachedFunction {
         let stored = key.to_key(py)?;
         let copy = value.clone_ref(py);
         match ffi::guarded(py, || self.cache.memory.keep(py, key, generation, stored, copy))? {
-            Ok(left) => drop(left),
+            Ok(evicted) => drop(evicted),
             Err(late) => drop(self.cache.memory.keep_late(py, key, late)?),
+        }
+        if self.cache.options.ttl.is_some() {
+            // One more than the one whose place was needed, so that expired entries leave faster than others come.
+            drop(self.cache.memory.expire(py));
         }
         Ok(value)
     }

@@ -279,7 +279,7 @@ unsafe extern "C-unwind" fn enter<E: Entrance>(
 }
 
 /// Runs `body`, which must not call Python, and turns a panic, a bug of ours, into an exception: it must not unwind into C,
-/// and an exception says more than a dead process.
+/// and an exception says more than a dead process. Only for the work of a miss: it would make a hit a sixth slower.
 #[inline(always)]
 pub(crate) fn guarded<R>(py: Python<'_>, body: impl FnOnce() -> R) -> Result<R, Raised> {
     catch_unwind(AssertUnwindSafe(body)).map_err(|payload| panicked(py, payload.as_ref()))
