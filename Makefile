@@ -34,14 +34,16 @@ bench: build $(VENV)/.tools ## Measure against functools.lru_cache
 	@# pytest reports a folder without benchmarks as status 5.
 	$(BIN)/python -m pytest benches --benchmark-only || [ $$? -eq 5 ]
 	$(BIN)/python benches/compare.py
+	$(BIN)/python benches/memory.py
 
-lint: $(VENV)/.tools ## Check formatting, lints and documentation
+lint: build $(VENV)/.tools ## Check formatting, lints, types and documentation
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --no-default-features -- -D warnings
 	PYO3_PYTHON=$(abspath $(BIN)/python) $(CARGO) clippy -- -D warnings
 	PYO3_PYTHON=$(abspath $(BIN)/python) RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
 	$(BIN)/ruff check $(PYTHON_FILES)
 	$(BIN)/ruff format --check $(PYTHON_FILES)
+	$(BIN)/mypy
 
 build: $(VENV)/.built ## Build the extension, optimized, into the virtual environment
 
