@@ -56,7 +56,9 @@ def compiled(row: Row, names: dict[str, Any]) -> Callable[[int], float]:
     return scope["timed"]
 
 
-def pair(call: str, function: Callable[..., Any], *, ours: dict[str, Any] | None = None, **names: Any) -> dict[str, Any]:
+def pair(
+    call: str, function: Callable[..., Any], *, ours: dict[str, Any] | None = None, **names: Any
+) -> dict[str, Any]:
     """The same function under both decorators, warmed with one call and checked against the function."""
     theirs = functools.lru_cache(maxsize=128)(function)
     mine = warp_cache.cache(**(ours or {}))(function)
@@ -136,17 +138,31 @@ def misses(rounds: int) -> list[Row]:
     for size in (128, 10_000):
         functions = [decorate(maxsize=size)(lambda x: x) for decorate in (functools.lru_cache, warp_cache.lru_cache)]
         for f in functions:
-            assert [f(x) for x in range(2 * size)] == list(range(2 * size)) and f.cache_info() == (0, 2 * size, size, size)
+            assert [f(x) for x in range(2 * size)] == list(range(2 * size)) and f.cache_info() == (
+                0,
+                2 * size,
+                size,
+                size,
+            )
         # A loop over more keys than fit: an LRU cache misses each of them, every time.
         keys = list(range(10_000, 10_000 + 2 * size))
         sides = [{"f": f, "keys": keys} for f in functions]
-        rows.append(Row(f"miss and evict, size {size:,}", "for x in keys: f(x)", *sides, rounds=max(1, rounds // len(keys))))
+        rows.append(
+            Row(f"miss and evict, size {size:,}", "for x in keys: f(x)", *sides, rounds=max(1, rounds // len(keys)))
+        )
     growing = [decorate(lambda x: x) for decorate in (functools.lru_cache(maxsize=None), warp_cache.lru_cache(None))]
     keys = list(range(10_000, 10_000 + 40_000))
     for f in growing:
         assert [f(x) for x in keys] == keys and f.cache_info().currsize == len(keys)
     sides = [{"f": f, "keys": keys} for f in growing]
-    rows.append(Row("miss, unbounded, to 40,000", "f.cache_clear()\n        for x in keys: f(x)", *sides, rounds=max(1, rounds // len(keys))))
+    rows.append(
+        Row(
+            "miss, unbounded, to 40,000",
+            "f.cache_clear()\n        for x in keys: f(x)",
+            *sides,
+            rounds=max(1, rounds // len(keys)),
+        )
+    )
     return rows
 
 

@@ -68,7 +68,11 @@ def main() -> int:
             cells = "".join(f"{hits / len(keys):>9.4f}{ns:>6.0f} ns" for hits, ns in row.values())
             print(f"{name:<12}{size:>10,}{cells}", flush=True)
             results.append({"trace": name, "max_size": size, "accesses": len(keys), "hits_and_ns": row})
-    print("hit ratio and nanoseconds a call; LRU's hits " + ("DIFFER from" if differing else "are those of") + " functools'")
+    print(
+        "hit ratio and nanoseconds a call; LRU's hits "
+        + ("DIFFER from" if differing else "are those of")
+        + " functools'"
+    )
     if options.json:
         Path(options.json).write_text(json.dumps(results, indent=2))
     return int(differing > 0)

@@ -132,8 +132,8 @@ def compare(words: list[str], max_size: int) -> None:
     print()
     for run, info in zip(runs, infos, strict=True):
         print(f"{run.name:<20} {info}")
-    print("\nAll gave the same answers. ns per call is over hits and misses: nearly all of it is the function's own work")
-    print("in misses, so the hit ratio decides. ns per hit is the loop and a call that hits: what the decorator costs.")
+    print("\nAll gave the same answers. ns per call is over hits and misses: nearly all of it is the function's own")
+    print("work in misses, so the hit ratio decides. ns per hit is the loop and a hit: the decorator's own cost.")
 
 
 class Speller:

@@ -221,8 +221,8 @@ impl Pair {
     }
 }
 
-fn pair(entry: Entry<u32, u32>) -> (u32, u32) {
-    (entry.key, entry.value)
+fn pair(Entry { key, value }: Entry<u32, u32>) -> (u32, u32) {
+    (key, value)
 }
 
 fn options() -> impl Strategy<Value = Options> {

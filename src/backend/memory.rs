@@ -396,7 +396,7 @@ mod tests {
 
     fn keep(memory: &Memory<u32, u32>, query: &Doubtful<'_>, value: u32) {
         let late = memory.keep(Token::default(), query, u64::MAX, query.number, value).expect_err("no such generation");
-        drop(memory.keep_late(Token::default(), query, late).expect("no key raises here"));
+        let _ = memory.keep_late(Token::default(), query, late).expect("no key raises here");
     }
 
     fn get(memory: &Memory<u32, u32>, query: &Doubtful<'_>) -> Result<Option<u32>, &'static str> {

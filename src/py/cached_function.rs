@@ -215,7 +215,7 @@ impl CachedFunction {
             .ok_or_else(|| PyTypeError::new_err("a CachedFunction is made by warp_cache.cache or warp_cache.lru_cache"))
     }
 
-    /// CachedFunction[[int], str], for annotations.
+    /// `CachedFunction[[int], str]`, for annotations.
     #[classmethod]
     #[pyo3(signature = (item, /))]
     fn __class_getitem__<'py>(cls: &Bound<'py, PyType>, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
