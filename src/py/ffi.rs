@@ -200,7 +200,18 @@ impl<'a> Call<'a> {
         let function = function.as_ptr();
         // SAFETY: the thread is attached, and the array, its length and the names are those that the caller vouches for until
         // this call ends. What the function's own slot holds is called as `PyObject_Vectorcall` would call it.
-        owned(unsafe { python::vectorcall_of(function)(function, self.args, self.nargsf, self.kwnames) })
+        unsafe {
+            // The interpreter counts how deep it is in functions of Python. How deep native ones are nested, these must count.
+            let is_native = ffi::Py_TYPE(function) != &raw mut ffi::PyFunction_Type;
+            if is_native && ffi::Py_EnterRecursiveCall(c" while calling a cached function".as_ptr()) != 0 {
+                return Err(Raised(()));
+            }
+            let result = python::vectorcall_of(function)(function, self.args, self.nargsf, self.kwnames);
+            if is_native {
+                ffi::Py_LeaveRecursiveCall();
+            }
+            owned(result)
+        }
     }
 }
 
