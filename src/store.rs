@@ -224,11 +224,14 @@ impl<K, V> Store<K, V> {
         if self.index.try_reserve(1, |slot| nodes[slot.index()].hash).is_err() {
             return Some(newcomer);
         }
-        let slot = if self.len() < self.capacity { self.vacate() } else { self.next_to_go() };
-        let Some(slot) = slot else { return Some(newcomer) };
-        if self.nodes[slot.index()].entry.is_some() {
-            self.unlink(slot);
+        if self.len() < self.capacity {
+            let Some(slot) = self.vacate() else { return Some(newcomer) };
+            self.policy.insert(slot);
+            return self.fill(slot, hash, newcomer);
         }
+        let Some(slot) = self.next_to_go() else { return Some(newcomer) };
+        self.policy.reuse(slot);
+        self.unindex(slot);
         self.fill(slot, hash, newcomer)
     }
 
@@ -241,7 +244,7 @@ impl<K, V> Store<K, V> {
         }
     }
 
-    /// Puts an entry into a slot that is not linked anywhere, and returns the one that was left there.
+    /// Puts an entry into a slot that the policy knows and the index does not, and returns the one that was left there.
     #[inline(always)]
     fn fill(&mut self, slot: Slot, hash: u64, entry: Entry<K, V>) -> Option<Entry<K, V>> {
         let node = &mut self.nodes[slot.index()];
@@ -250,7 +253,6 @@ impl<K, V> Store<K, V> {
         let nodes = &self.nodes;
         self.index.insert_unique(hash, slot, |slot| nodes[slot.index()].hash);
         self.remember(hash, slot);
-        self.policy.insert(slot);
         if let Some(expiry) = &mut self.expiry {
             expiry.insert(slot);
         }
@@ -258,10 +260,9 @@ impl<K, V> Store<K, V> {
         left
     }
 
-    /// Takes a slot out of the index and of every order. Its entry stays in it.
-    #[inline(never)]
-    fn unlink(&mut self, slot: Slot) {
-        self.policy.remove(slot);
+    /// Takes a slot out of the index and of the order of expiry. Its entry stays in it.
+    #[inline]
+    fn unindex(&mut self, slot: Slot) {
         if let Some(expiry) = &mut self.expiry {
             expiry.by_age.remove(slot);
         }
@@ -272,7 +273,8 @@ impl<K, V> Store<K, V> {
 
     /// Removes the entry in `slot`, which a search has just found.
     pub fn remove(&mut self, slot: Slot) -> Entry<K, V> {
-        self.unlink(slot);
+        self.policy.remove(slot);
+        self.unindex(slot);
         let node = &mut self.nodes[slot.index()];
         node.hash = u64::from(self.first_vacant.0);
         self.first_vacant = slot;

@@ -30,6 +30,11 @@ impl Policy for Fifo {
     }
 
     #[inline]
+    fn reuse(&mut self, slot: Slot) {
+        self.by_age.renew(slot);
+    }
+
+    #[inline]
     fn victim(&self) -> Option<Slot> {
         self.by_age.oldest()
     }

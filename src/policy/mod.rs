@@ -50,6 +50,12 @@ pub trait Policy {
     fn hit(&mut self, slot: Slot);
     /// The entry in `slot` is gone.
     fn remove(&mut self, slot: Slot);
+    /// The entry in `slot` is gone, and another was stored in its place.
+    #[inline]
+    fn reuse(&mut self, slot: Slot) {
+        self.remove(slot);
+        self.insert(slot);
+    }
     /// The entry to evict next, or `None` when there is none to choose.
     fn victim(&self) -> Option<Slot>;
 }
@@ -118,6 +124,11 @@ impl Policy for AnyPolicy {
     #[inline(always)]
     fn remove(&mut self, slot: Slot) {
         each!(self, policy => policy.remove(slot), ());
+    }
+
+    #[inline(always)]
+    fn reuse(&mut self, slot: Slot) {
+        each!(self, policy => policy.reuse(slot), ());
     }
 
     #[inline(always)]

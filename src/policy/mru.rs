@@ -33,6 +33,11 @@ impl Policy for Mru {
     }
 
     #[inline]
+    fn reuse(&mut self, slot: Slot) {
+        self.by_use.renew(slot);
+    }
+
+    #[inline]
     fn victim(&self) -> Option<Slot> {
         self.by_use.newest()
     }

@@ -8,7 +8,7 @@
 use super::cache::{Cache, Flavour, WithKey};
 use super::error::shown;
 use super::ffi::{self, Arg, Call, Entrance, Entry, Given, Object, Raised};
-use super::key::{CallKey, Key, Lone, Several};
+use super::key::{CallKey, Key, Lone, Pair, Several};
 use super::parameters::Unfit;
 use super::{decorator, info};
 use crate::backend::memory::{Lookup, Memory};
@@ -94,9 +94,8 @@ impl CachedFunction {
 
     #[inline(never)]
     fn call_in_order(&self, py: Python<'_>, call: Call<'_>, values: &[Arg<'_>]) -> Result<Object, Raised> {
-        if let [one, other] = *values {
-            // The same, with a length that the compiler knows.
-            return self.answer(py, call, &Several::unnamed(&[one, other], self.cache.rules)?);
+        if let Ok(values) = values.try_into() {
+            return self.answer(py, call, &Pair::new(values, self.cache.rules)?);
         }
         self.answer(py, call, &Several::unnamed(values, self.cache.rules)?)
     }

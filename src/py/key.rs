@@ -163,6 +163,68 @@ impl Query<Key> for Lone<'_> {
     }
 }
 
+/// The key of two values without names: the same as `Several` would be, with nothing to count.
+#[derive(Debug)]
+pub(crate) struct Pair<'a> {
+    values: &'a [Arg<'a>; 2],
+    hash: u64,
+    typed: bool,
+}
+
+impl<'a> Pair<'a> {
+    const SHAPE: Shape = Shape(2);
+
+    /// Hashes both values, which may run foreign code.
+    #[inline(always)]
+    pub(crate) fn new(values: &'a [Arg<'a>; 2], rules: KeyRules) -> Result<Self, Raised> {
+        let mut fold = Fold::default();
+        fold.add(ffi::hash(values[0])?);
+        fold.add(ffi::hash(values[1])?);
+        Ok(Self { values, hash: fold.finish(), typed: rules.typed })
+    }
+
+    fn as_several(&self) -> Several<'_> {
+        Several { values: self.values, names: None, hash: self.hash, shape: Self::SHAPE, typed: self.typed }
+    }
+}
+
+impl CallKey for Pair<'_> {
+    fn to_key(&self, py: Python<'_>) -> Result<Key, Raised> {
+        self.as_several().to_key(py)
+    }
+}
+
+impl Query<Key> for Pair<'_> {
+    type Error = Raised;
+
+    #[inline(always)]
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    #[inline(always)]
+    fn compare(&self, py: Python<'_>, stored: &Key) -> Match {
+        let &[one, other] = self.values;
+        match *stored.values() {
+            // The very objects are stored: no need to look at them, nor at their types.
+            [first, second] if stored.shape == Self::SHAPE && first.is(&*one) && second.is(&*other) => Match::Equal,
+            _ => self.as_several().compare_values(py, stored),
+        }
+    }
+
+    fn hold(&self, py: Python<'_>, stored: &Key) -> Key {
+        stored.clone_ref(py)
+    }
+
+    fn is_same(&self, one: &Key, other: &Key) -> bool {
+        one.is_same(other)
+    }
+
+    fn ask(&self, py: Python<'_>, stored: &Key) -> Result<bool, Raised> {
+        self.as_several().ask(py, stored)
+    }
+}
+
 /// The key of no value, of several, or of values with names.
 #[derive(Debug)]
 pub(crate) struct Several<'a> {
@@ -215,16 +277,8 @@ impl CallKey for Several<'_> {
     }
 }
 
-impl Query<Key> for Several<'_> {
-    type Error = Raised;
-
-    #[inline]
-    fn hash(&self) -> u64 {
-        self.hash
-    }
-
-    #[inline(always)]
-    fn compare(&self, _: Python<'_>, stored: &Key) -> Match {
+impl Several<'_> {
+    fn compare_values(&self, _: Python<'_>, stored: &Key) -> Match {
         if self.shape != stored.shape {
             return Match::Different;
         }
@@ -246,6 +300,20 @@ impl Query<Key> for Several<'_> {
             }
         }
         all
+    }
+}
+
+impl Query<Key> for Several<'_> {
+    type Error = Raised;
+
+    #[inline]
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    #[inline(always)]
+    fn compare(&self, py: Python<'_>, stored: &Key) -> Match {
+        self.compare_values(py, stored)
     }
 
     fn hold(&self, py: Python<'_>, stored: &Key) -> Key {
