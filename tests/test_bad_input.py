@@ -449,3 +449,15 @@ def test_what_is_to_come_says_so():
     ]:
         with pytest.raises(NotImplementedError):
             decorate()
+
+
+@pytest.mark.parametrize("wrapper", [classmethod, property])
+def test_a_wrapped_method_that_cannot_be_called_is_refused_with_advice(wrapper):
+    with pytest.raises(TypeError, match="only a callable can be decorated.*below the other"):
+        cache(wrapper(lambda cls: 1))
+
+
+@pytest.mark.parametrize("value", [0, -1, 0.0, float("nan")])
+def test_a_bad_ttl_is_shown_as_it_was_given(value):
+    with pytest.raises(ValueError, match=f"got {value}$"):
+        cache(ttl=value)

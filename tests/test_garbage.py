@@ -450,3 +450,15 @@ def test_functions_come_and_go(decorator):
             cached.note = number
 
     assert growth(work, 5_000) < FLAT
+
+
+@pytest.mark.parametrize("decorator", [cache, lru_cache])
+def test_a_collection_may_come_while_functions_are_decorated(decorator):
+    thresholds = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        for number in range(500):
+            assert decorator(lambda key, number=number: number)(1) == number
+    finally:
+        gc.set_threshold(*thresholds)
+    assert gc.isenabled()

@@ -87,7 +87,8 @@ impl CachedFunction {
         let entry = if options.max_size == Some(0) { Entry::of::<Counting>() } else { Entry::of::<Caching>() };
         let state = Self { entry, cache, function: function.clone().unbind() };
         let blueprint = Bound::new(py, Blueprint(Mutex::new(Some(state))))?;
-        let wrapper = cached_function_type(py)?.call1((blueprint,))?;
+        let kind = cached_function_type(py)?;
+        let wrapper = ffi::without_collection(py, || kind.call1((blueprint,)))?;
         carry_metadata(&wrapper, function)?;
         Ok(wrapper)
     }
@@ -350,7 +351,8 @@ pub(crate) fn cached_function_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType
 fn entry_offset(py: Python<'_>) -> PyResult<isize> {
     let function = py.None();
     let cache = Cache::new(function.bind(py), Options::default(), Flavour::LruCache)?;
-    let probe = Bound::new(py, CachedFunction { entry: Entry::of::<Caching>(), cache, function })?;
+    let probe = CachedFunction { entry: Entry::of::<Caching>(), cache, function };
+    let probe = ffi::without_collection(py, || Bound::new(py, probe))?;
     let state = std::ptr::from_ref(probe.get()).addr() + std::mem::offset_of!(CachedFunction, entry);
     Ok((state - probe.as_ptr().addr()).cast_signed())
 }

@@ -4,7 +4,7 @@
 
 use super::cache::Flavour;
 use super::cached_function::CachedFunction;
-use super::error::{shown, type_name};
+use super::error::{shown, shown_with_type};
 use crate::options::{Backend, Choice, Options, OptionsError, Strategy, Ttl};
 use pyo3::exceptions::{PyNotImplementedError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -86,6 +86,8 @@ fn cache<'py>(
     // Only in the first place may a callable stand for the function: a strategy that is named is one, or wrong.
     let (strategy, function) = match (first, strategy) {
         (Argument::Given(function), strategy) if function.is_callable() => (strategy, Some(function)),
+        // What binds to a class but cannot be called is one of its methods, already wrapped.
+        (Argument::Given(wrapped), _) if wrapped.get_type().hasattr("__get__")? => return Err(not_callable(&wrapped)),
         (Argument::Given(_), Argument::Given(_)) => {
             return Err(PyTypeError::new_err("cache() got multiple values for argument 'strategy'"));
         }
@@ -215,8 +217,7 @@ fn finish<'py>(
 
 fn decorate<'py>(function: &Bound<'py, PyAny>, options: Options, flavour: Flavour) -> PyResult<Bound<'py, PyAny>> {
     if !function.is_callable() {
-        let message = format!("only a callable can be decorated, got {}", shown(function));
-        return Err(PyTypeError::new_err(message));
+        return Err(not_callable(function));
     }
     match Calls::of(function)? {
         Calls::Coroutine => Err(PyNotImplementedError::new_err(format!(
@@ -230,6 +231,12 @@ fn decorate<'py>(function: &Bound<'py, PyAny>, options: Options, flavour: Flavou
         ))),
         _ => CachedFunction::create(function, options, flavour),
     }
+}
+
+fn not_callable(got: &Bound<'_, PyAny>) -> PyErr {
+    let order =
+        if got.get_type().hasattr("__get__").unwrap_or(false) { "; put this decorator below the other" } else { "" };
+    PyTypeError::new_err(format!("only a callable can be decorated, got {}{order}", shown(got)))
 }
 
 /// What calling a callable gives.
@@ -271,7 +278,7 @@ impl Calls {
 }
 
 fn wrong_type(argument: &str, accepted: &str, got: &Bound<'_, PyAny>) -> PyErr {
-    PyTypeError::new_err(format!("{argument} must be {accepted}, got {} of type {}", shown(got), type_name(got)))
+    PyTypeError::new_err(format!("{argument} must be {accepted}, got {}", shown_with_type(got)))
 }
 
 /// A whole number that is no bool. `None` when it is beyond 64 bits.

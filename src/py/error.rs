@@ -26,7 +26,14 @@ pub(crate) fn shown(object: &Bound<'_, PyAny>) -> String {
     }
 }
 
-/// The name of the object's type.
-pub(crate) fn type_name(object: &Bound<'_, PyAny>) -> String {
+/// The same with its type.
+pub(crate) fn shown_with_type(object: &Bound<'_, PyAny>) -> String {
+    match object.repr() {
+        Ok(_) => format!("{} of type {}", shown(object), type_name(object)),
+        Err(_) => shown(object),
+    }
+}
+
+fn type_name(object: &Bound<'_, PyAny>) -> String {
     object.get_type().name().map_or_else(|_| "unknown".to_owned(), |name| name.to_string())
 }

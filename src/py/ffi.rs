@@ -714,6 +714,24 @@ unsafe fn bytes<'a>(object: *mut ffi::PyObject) -> &'a [u8] {
     }
 }
 
+/// Runs `make`, which makes a pyclass instance, with no garbage collection in the middle.
+///
+/// CPython 3.11 gives a new object its dict when the collector knows the object already and pyo3 has not filled it in yet;
+/// and up to 3.11, making that dict may start a collection.
+pub(crate) fn without_collection<R>(_: Python<'_>, make: impl FnOnce() -> R) -> R {
+    if cfg!(Py_3_12) {
+        return make();
+    }
+    // SAFETY: the thread is attached. No other runs Python until `make` ends, since nothing in it gives up the GIL.
+    let was_enabled = unsafe { ffi::PyGC_Disable() } != 0;
+    let made = make();
+    if was_enabled {
+        // SAFETY: as above.
+        unsafe { ffi::PyGC_Enable() };
+    }
+    made
+}
+
 /// Checks that this interpreter lays ints and strs out as they are read here.
 pub(crate) fn check_layouts(py: Python<'_>) -> PyResult<()> {
     let one_digit: i64 = (1 << 30) - 1;
