@@ -353,17 +353,15 @@ fn time_to_live(value: &Bound<'_, PyAny>) -> PyResult<Option<Ttl>> {
     } else {
         return Err(wrong());
     };
-    match seconds.extract::<f64>() {
-        Ok(number) => Ok(Ttl::from_seconds(number)?),
+    let number = match seconds.extract::<f64>() {
+        Ok(number) => number,
+        // An int beyond all floats, on one side or the other.
         Err(error) if seconds.is_instance_of::<PyInt>() && error.is_instance_of::<PyOverflowError>(py) => {
-            if seconds.lt(0)? {
-                Err(OptionsError::Ttl { got: shown(value) }.into())
-            } else {
-                Ok(Ttl::from_seconds(f64::MAX)?)
-            }
+            if seconds.lt(0)? { f64::MIN } else { f64::MAX }
         }
-        Err(error) => Err(error),
-    }
+        Err(error) => return Err(error),
+    };
+    Ok(Ttl::from_seconds(number).map_err(|_| OptionsError::Ttl { got: shown(value) })?)
 }
 
 fn choice<C: Choice>(value: &Bound<'_, PyAny>) -> PyResult<C> {
