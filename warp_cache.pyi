@@ -299,7 +299,7 @@ class CachedFunction(Generic[_P, _R_co]):
     def cache_clear(self) -> None:
         """Remove all entries and reset the statistics.
 
-        The value of a call that runs meanwhile is returned to its caller and not stored. O(n) in the number of entries.
+        The value of a call that runs meanwhile is stored when it comes. O(n) in the number of entries.
 
         >>> from warp_cache import cache
         >>> @cache
