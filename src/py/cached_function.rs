@@ -98,6 +98,10 @@ impl CachedFunction {
         if let Ok(values) = values.try_into() {
             return self.answer(py, call, &Pair::new(values, self.cache.rules)?);
         }
+        if values.is_empty() {
+            // The same as below, with nothing left to compute.
+            return self.answer(py, call, &Several::unnamed(&[], self.cache.rules)?);
+        }
         self.answer(py, call, &Several::unnamed(values, self.cache.rules)?)
     }
 

@@ -14,6 +14,8 @@ use pyo3::types::PyTuple;
 pub(crate) struct Shape(u32);
 
 impl Shape {
+    /// No value at all.
+    const NOTHING: Shape = Shape(0);
     /// One value without a name.
     const LONE: Shape = Shape(1);
     /// The same, an exact int or str, in a cache where these equal nothing but each other.
@@ -313,6 +315,9 @@ impl Query<Key> for Several<'_> {
 
     #[inline(always)]
     fn compare(&self, py: Python<'_>, stored: &Key) -> Match {
+        if self.shape == Shape::NOTHING && stored.shape == Shape::NOTHING {
+            return Match::Equal;
+        }
         self.compare_values(py, stored)
     }
 
