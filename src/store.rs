@@ -58,8 +58,8 @@ struct Node<K, V> {
 #[derive(Debug)]
 struct Expiry {
     clock: Clock,
-    /// What is added to the time of storing. Shorter than the time to live by the clock's lag: an entry may go up to
-    /// two lags early, and is never returned late.
+    /// What is added to the time of storing. Shorter than the time to live by twice the clock's lag, since a busy machine may
+    /// miss a tick: an entry may go up to three ticks early, and is not returned late.
     ttl: u64,
     deadlines: Vec<u64>,
     /// Slots in order of storing. All entries live equally long, so this is the order of expiry, too.
@@ -68,7 +68,7 @@ struct Expiry {
 
 impl Expiry {
     fn new(ttl: Ttl, clock: Clock) -> Self {
-        let ttl = ttl.nanoseconds().saturating_sub(clock.lag()).max(1);
+        let ttl = ttl.nanoseconds().saturating_sub(2 * clock.lag()).max(1);
         Self { clock, ttl, deadlines: vec![0], by_age: List::default() }
     }
 
