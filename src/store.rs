@@ -5,10 +5,10 @@
 //! no borrow and no lock is held, because dropping it may run foreign code.
 //!
 //! ```text
-//! hash ─► front (small caches) ─► nodes[slot] ─► entry
-//!      └► index ────────────────►     │
-//!                                     ├─ policy   its order of the same slot numbers
-//!                                     └─ expiry   deadline by slot, and the order of storing
+//! hash ─► front (if worth it) ─► nodes[slot] ─► entry
+//!      └► index ───────────────►     │
+//!                                    ├─ policy   its order of the same slot numbers
+//!                                    └─ expiry   deadline by slot, and the order of storing
 //! ```
 
 use crate::clock::Clock;

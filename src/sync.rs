@@ -6,9 +6,10 @@
 //! | free-threaded | a `PyMutex`, which detaches while it waits, so that a stop-the-world pause cannot deadlock with it | `Python<'py>` |
 //! | no Python (`cargo test --no-default-features`) | a `std` mutex | nothing |
 //!
-//! State is lent to a closure, so that it cannot be kept across a call into Python by mistake. While it is lent, no Python code
-//! may run, no Python object be allocated and no reference to one dropped; the free-threaded garbage collector relies on
-//! this as much as the GIL build does, since no thread is ever paused while state is lent to it.
+//! State is lent to a closure by `with`, so that it cannot be kept across a call into Python by mistake; on the hot path,
+//! where a closure is not always inlined, by `lend` to the end of a scope, which must be as short. While it is lent, no
+//! Python code may run, no Python object be allocated and no reference to one dropped; the free-threaded garbage collector
+//! relies on this as much as the GIL build does, since no thread is ever paused while state is lent to it.
 
 #![allow(unsafe_code)]
 

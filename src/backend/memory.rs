@@ -183,11 +183,6 @@ impl<K, V> Memory<K, V> {
         Ok(state.store.insert(query.hash(), key, value))
     }
 
-    /// Removes one entry whose time is over, and returns it.
-    pub fn expire(&self, token: Token<'_>) -> Option<Entry<K, V>> {
-        self.state.with(token, |state| state.store.expire())
-    }
-
     /// The same when the store has changed since the miss. If the key has been stored meanwhile, a bounded cache keeps the
     /// first value and an unbounded one the last, as `functools.lru_cache` does.
     #[cold]
@@ -218,6 +213,11 @@ impl<K, V> Memory<K, V> {
             Place::Unsettled => None,
         })?;
         Ok((evicted.or(newcomer), replaced))
+    }
+
+    /// Removes one entry whose time is over, and returns it.
+    pub fn expire(&self, token: Token<'_>) -> Option<Entry<K, V>> {
+        self.state.with(token, |state| state.store.expire())
     }
 
     /// Removes the key's entry, if there is one whose time is not over.
