@@ -18,6 +18,7 @@
 
 pub mod backend;
 pub mod clock;
+pub mod flight;
 pub mod options;
 pub mod policy;
 pub mod stats;

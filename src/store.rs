@@ -44,6 +44,11 @@ impl<K, V> Cleared<K, V> {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Every entry, in no order.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry<K, V>> {
+        self.nodes.iter().filter_map(|node| node.entry.as_ref())
+    }
 }
 
 /// A place in the slab. The first is the sentinel, which never holds an entry.

@@ -61,7 +61,7 @@ mod seam {
 
     impl<T> Exclusive<T> {
         /// Takes ownership of the state.
-        pub fn new(state: T) -> Self {
+        pub const fn new(state: T) -> Self {
             Self { busy: Cell::new(false), state: UnsafeCell::new(state) }
         }
 
@@ -170,6 +170,44 @@ mod lent {
             // SAFETY: as above, and this borrow is the only one of this `Lent`.
             unsafe { &mut *self.state() }
         }
+    }
+}
+
+/// A static of which every thread that can run at the same time has its own: with the GIL one, without it one a thread.
+#[cfg(feature = "python")]
+macro_rules! each_thread {
+    (static $name:ident: $type:ty = $init:expr) => {
+        #[cfg(not(Py_GIL_DISABLED))]
+        static $name: crate::sync::EachThread<$type> = crate::sync::EachThread::new($init);
+        #[cfg(Py_GIL_DISABLED)]
+        static $name: crate::sync::EachThread<$type> = {
+    thread_local!(static OWN: std::cell::UnsafeCell<$type> = const { std::cell::UnsafeCell::new($init) });
+            crate::sync::EachThread::new(&OWN)
+        };
+    };
+}
+#[cfg(feature = "python")]
+pub(crate) use each_thread;
+
+/// See [`each_thread`].
+#[cfg(all(feature = "python", not(Py_GIL_DISABLED)))]
+pub(crate) type EachThread<T> = Exclusive<T>;
+
+/// See [`each_thread`].
+#[cfg(all(feature = "python", Py_GIL_DISABLED))]
+pub(crate) struct EachThread<T: 'static>(&'static std::thread::LocalKey<std::cell::UnsafeCell<T>>);
+
+#[cfg(all(feature = "python", Py_GIL_DISABLED))]
+impl<T> EachThread<T> {
+    pub(crate) const fn new(own: &'static std::thread::LocalKey<std::cell::UnsafeCell<T>>) -> Self {
+        Self(own)
+    }
+
+    /// Lends this thread's state to `body`, which must not call Python.
+    #[inline(always)]
+    pub(crate) fn with<R>(&self, _: Token<'_>, body: impl FnOnce(&mut T) -> R) -> R {
+        // SAFETY: no other thread can get at this one's state, and what borrows it ends before anything else runs here.
+        self.0.with(|own| body(unsafe { &mut *own.get() }))
     }
 }
 

@@ -439,13 +439,9 @@ def test_methods_without_parameters_take_none(decorator, method):
 
 
 def test_what_is_to_come_says_so():
-    async def coroutine():
-        pass
-
     for decorate in [
         lambda: cache(backend="shared")(len),
         lambda: cache(single_flight=True)(len),
-        lambda: cache(coroutine),
     ]:
         with pytest.raises(NotImplementedError):
             decorate()

@@ -53,12 +53,21 @@ enum Place {
 /// How often a search starts again because the store changed while foreign equality ran.
 const MOST_RESTARTS: usize = 32;
 
+/// What a lookup counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tally {
+    /// A hit or a miss.
+    All,
+    /// A hit. That a miss is one shows later, and is counted then.
+    Hits,
+}
+
 /// The answer to a lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup<R> {
     /// What was read from the value.
     Hit(R),
-    /// Not there; counted as a miss. The store's generation is for [`Memory::keep`].
+    /// Not there. The store's generation is for [`Memory::keep`].
     Miss {
         /// The store's generation when the key was not there.
         generation: u64,
@@ -89,8 +98,10 @@ impl<K, V> State<K, V> {
     }
 
     #[inline(always)]
-    fn miss<R>(&mut self) -> Lookup<R> {
-        self.stats.misses += 1;
+    fn miss<R>(&mut self, tally: Tally) -> Lookup<R> {
+        if tally == Tally::All {
+            self.stats.misses += 1;
+        }
         Lookup::Miss { generation: self.store.generation() }
     }
 }
@@ -109,10 +120,16 @@ impl<K, V> Memory<K, V> {
         Self { state: Exclusive::new(state), is_bounded: options.max_size.is_some() }
     }
 
-    /// Looks the key up, counts a hit or a miss, and on a hit returns what `read` makes of the value. Runs no foreign code:
+    /// Looks the key up, counts what `tally` says, and on a hit returns what `read` makes of the value. Runs no foreign code:
     /// where it cannot tell without, it counts nothing and returns nothing, and [`Memory::look_up_asking`] will.
     #[inline(always)]
-    pub fn look_up<Q: Query<K>, R>(&self, token: Token<'_>, query: &Q, read: impl Fn(&V) -> R) -> Option<Lookup<R>> {
+    pub fn look_up<Q: Query<K>, R>(
+        &self,
+        token: Token<'_>,
+        query: &Q,
+        tally: Tally,
+        read: impl Fn(&V) -> R,
+    ) -> Option<Lookup<R>> {
         // Not a closure: this must be inlined wherever it is called from.
         let state = &mut *self.state.lend(token);
         let hash = query.hash();
@@ -133,7 +150,7 @@ impl<K, V> Memory<K, V> {
                 state.store.remember(hash, slot);
                 state.hit(slot, &read)
             }
-            None => Some(state.miss()),
+            None => Some(state.miss(tally)),
         }
     }
 
@@ -144,6 +161,7 @@ impl<K, V> Memory<K, V> {
         &self,
         token: Token<'_>,
         query: &Q,
+        tally: Tally,
         read: impl Fn(&V) -> R,
     ) -> Result<Lookup<R>, Q::Error> {
         let (lookup, expired) = self.locate(token, query, |state, place| {
@@ -154,19 +172,26 @@ impl<K, V> Memory<K, V> {
                 }
                 expired = Some(state.store.remove(slot));
             }
-            (state.miss(), expired)
+            (state.miss(tally), expired)
         })?;
         drop(expired);
         Ok(lookup)
     }
 
-    /// Counts a miss of a cache that keeps nothing.
+    /// Counts a call that was answered by the value that another one computed.
+    pub fn count_hit(&self, token: Token<'_>) {
+        self.state.with(token, |state| state.stats.hits += 1);
+    }
+
+    /// Counts a miss that no lookup has counted.
     pub fn count_miss(&self, token: Token<'_>) {
         self.state.with(token, |state| state.stats.misses += 1);
     }
 
     /// Stores the value that was computed after a miss at `generation`, and returns what had to leave. If the store has
     /// changed since, the entry comes back as the error, for [`Memory::keep_late`]. Runs no foreign code.
+    ///
+    /// `is_wanted` is asked when nobody else can change the store: where it says no, the newcomer itself is what leaves.
     #[inline(always)]
     pub fn keep<Q: Query<K>>(
         &self,
@@ -175,8 +200,12 @@ impl<K, V> Memory<K, V> {
         generation: u64,
         key: K,
         value: V,
+        is_wanted: impl Fn() -> bool,
     ) -> Result<Option<Entry<K, V>>, Entry<K, V>> {
         let state = &mut *self.state.lend(token);
+        if !is_wanted() {
+            return Ok(Some(Entry { key, value }));
+        }
         if state.store.generation() != generation {
             return Err(Entry { key, value });
         }
@@ -192,11 +221,13 @@ impl<K, V> Memory<K, V> {
         token: Token<'_>,
         query: &Q,
         newcomer: Entry<K, V>,
+        is_wanted: impl Fn() -> bool,
     ) -> Result<Left<K, V>, Q::Error> {
         let hash = query.hash();
         let mut newcomer = Some(newcomer);
         let mut replaced = None;
         let evicted = self.locate(token, query, |state, place| match place {
+            _ if !is_wanted() => None,
             Place::Absent => newcomer.take().and_then(|entry| state.insert(hash, entry)),
             Place::Held(slot) if state.store.is_expired(slot) => {
                 replaced = Some(state.store.remove(slot));
@@ -215,18 +246,23 @@ impl<K, V> Memory<K, V> {
         Ok((evicted.or(newcomer), replaced))
     }
 
+    /// Stores an entry without looking whether its key is there already. Runs no foreign code.
+    pub fn add(&self, token: Token<'_>, hash: u64, key: K, value: V) -> Option<Entry<K, V>> {
+        self.state.with(token, |state| state.store.insert(hash, key, value))
+    }
+
     /// Removes one entry whose time is over, and returns it.
     pub fn expire(&self, token: Token<'_>) -> Option<Entry<K, V>> {
         self.state.with(token, |state| state.store.expire())
     }
 
-    /// Removes the key's entry, if there is one whose time is not over.
-    pub fn invalidate<Q: Query<K>>(&self, token: Token<'_>, query: &Q) -> Result<bool, Q::Error> {
+    /// Removes the key's entry and returns it, if there is one whose time is not over.
+    pub fn take<Q: Query<K>>(&self, token: Token<'_>, query: &Q) -> Result<Option<Entry<K, V>>, Q::Error> {
         let removed = self.locate(token, query, |state, place| match place {
             Place::Held(slot) => Some((!state.store.is_expired(slot), state.store.remove(slot))),
             Place::Absent | Place::Unsettled => None,
         })?;
-        Ok(removed.is_some_and(|(was_live, _)| was_live))
+        Ok(removed.and_then(|(is_live, entry)| is_live.then_some(entry)))
     }
 
     /// Whether a lookup would hit, without counting or touching.
@@ -395,14 +431,16 @@ mod tests {
     }
 
     fn keep(memory: &Memory<u32, u32>, query: &Doubtful<'_>, value: u32) {
-        let late = memory.keep(Token::default(), query, u64::MAX, query.number, value).expect_err("no such generation");
-        let _ = memory.keep_late(Token::default(), query, late).expect("no key raises here");
+        let late = memory
+            .keep(Token::default(), query, u64::MAX, query.number, value, || true)
+            .expect_err("no such generation");
+        let _ = memory.keep_late(Token::default(), query, late, || true).expect("no key raises here");
     }
 
     fn get(memory: &Memory<u32, u32>, query: &Doubtful<'_>) -> Result<Option<u32>, &'static str> {
-        let lookup = match memory.look_up(Token::default(), query, |value| *value) {
+        let lookup = match memory.look_up(Token::default(), query, Tally::All, |value| *value) {
             Some(lookup) => lookup,
-            None => memory.look_up_asking(Token::default(), query, |value| *value)?,
+            None => memory.look_up_asking(Token::default(), query, Tally::All, |value| *value)?,
         };
         Ok(match lookup {
             Lookup::Hit(value) => Some(value),
@@ -475,11 +513,11 @@ mod tests {
     }
 
     #[test]
-    fn invalidating_and_looking_count_nothing() {
+    fn taking_and_looking_count_nothing() {
         let memory = memory(None, 2);
         assert_eq!(memory.contains(Token::default(), &query(1, &|| ())), Ok(true));
-        assert_eq!(memory.invalidate(Token::default(), &query(1, &|| ())), Ok(true));
-        assert_eq!(memory.invalidate(Token::default(), &query(1, &|| ())), Ok(false));
+        assert_eq!(memory.take(Token::default(), &query(1, &|| ())).map(|entry| entry.is_some()), Ok(true));
+        assert_eq!(memory.take(Token::default(), &query(1, &|| ())).map(|entry| entry.is_some()), Ok(false));
         assert_eq!(memory.contains(Token::default(), &query(1, &|| ())), Ok(false));
         assert_eq!(memory.info(Token::default()), (Stats::default(), 1));
     }

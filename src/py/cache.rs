@@ -1,10 +1,11 @@
 //! The cache of one decorated function: its entries, and how the arguments of a call become a key.
 
+use super::async_flight::Flights;
 use super::clock;
 use super::ffi::{self, Arg, Given, Object, Raised};
 use super::key::{CallKey, Key, KeyRules, Lone, Several};
 use super::parameters::{Parameters, Unfit};
-use crate::backend::memory::Memory;
+use crate::backend::memory::{Memory, Query};
 use crate::options::Options;
 use pyo3::PyTraverseError;
 use pyo3::prelude::*;
@@ -33,11 +34,18 @@ pub(crate) struct Cache {
     pub(crate) parameters: Option<Parameters>,
     pub(crate) options: Options,
     pub(crate) flavour: Flavour,
+    /// What runs at the moment, if the function is a coroutine function.
+    pub(crate) flights: Option<Flights>,
 }
 
 impl Cache {
     /// An empty cache for `callable`.
-    pub(crate) fn new(callable: &Bound<'_, PyAny>, options: Options, flavour: Flavour) -> PyResult<Self> {
+    pub(crate) fn new(
+        callable: &Bound<'_, PyAny>,
+        options: Options,
+        flavour: Flavour,
+        flights: Option<Flights>,
+    ) -> PyResult<Self> {
         let parameters = match flavour {
             Flavour::Cache => Parameters::of(callable)?,
             Flavour::LruCache => None,
@@ -52,7 +60,52 @@ impl Cache {
             parameters,
             options,
             flavour,
+            flights,
         })
+    }
+
+    /// Whether calls that miss the same key wait for one computation.
+    pub(crate) fn is_single_flight(&self) -> bool {
+        self.options.single_flight.unwrap_or(self.flights.is_some())
+    }
+
+    /// Stores a value that was computed after a miss at `generation`, unless it is no longer wanted, and drops what had to
+    /// leave. Raises what comparing keys raises.
+    #[inline(always)]
+    pub(crate) fn keep<Q: Query<Key, Error = Raised>>(
+        &self,
+        py: Python<'_>,
+        query: &Q,
+        generation: u64,
+        key: Key,
+        value: Object,
+        is_wanted: impl Fn() -> bool,
+    ) -> Result<(), Raised> {
+        match ffi::guarded(py, || self.memory.keep(py, query, generation, key, value, &is_wanted))? {
+            Ok(evicted) => drop(evicted),
+            Err(late) => drop(self.memory.keep_late(py, query, late, is_wanted)?),
+        }
+        if self.options.ttl.is_some() {
+            // One more than the one whose place was needed, so that expired entries leave faster than others come.
+            drop(self.memory.expire(py));
+        }
+        Ok(())
+    }
+
+    /// Drops the key's entry, and keeps what is being computed for it from being stored.
+    fn invalidate<K: CallKey>(&self, py: Python<'_>, key: &K) -> Result<bool, Raised> {
+        if let Some(flights) = &self.flights {
+            flights.forget(py, key)?;
+        }
+        Ok(self.memory.take(py, key)?.is_some())
+    }
+
+    /// Drops all entries, keeps what is being computed from being stored, and resets the statistics.
+    pub(crate) fn clear(&self, py: Python<'_>) {
+        if let Some(flights) = &self.flights {
+            flights.forget_all(py);
+        }
+        drop(self.memory.clear(py));
     }
 
     /// Makes the key of the given arguments and hands it to `body`.
@@ -115,10 +168,35 @@ impl Cache {
         if let Some(parameters) = &self.parameters {
             parameters.traverse(visit)?;
         }
+        if let Some(flights) = &self.flights {
+            flights.traverse(visit)?;
+        }
         self.memory.visit(visit, |entry| {
             entry.key.traverse(visit)?;
             visit.call(&*entry.value)
         })
+    }
+}
+
+/// Drops the entry of a key.
+pub(crate) struct Invalidate<'a, 'py>(pub(crate) &'a Cache, pub(crate) Python<'py>);
+
+impl WithKey for Invalidate<'_, '_> {
+    type Output = bool;
+
+    fn run<K: CallKey>(self, key: &K) -> Result<bool, Raised> {
+        self.0.invalidate(self.1, key)
+    }
+}
+
+/// Says whether a call would hit.
+pub(crate) struct Contains<'a, 'py>(pub(crate) &'a Cache, pub(crate) Python<'py>);
+
+impl WithKey for Contains<'_, '_> {
+    type Output = bool;
+
+    fn run<K: CallKey>(self, key: &K) -> Result<bool, Raised> {
+        self.0.memory.contains(self.1, key)
     }
 }
 

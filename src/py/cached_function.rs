@@ -5,13 +5,15 @@
 
 #![allow(clippy::doc_markdown, reason = "help() shows these texts as they stand")]
 
-use super::cache::{Cache, Flavour, WithKey};
+use super::async_flight::Flights;
+use super::cache::{Cache, Contains, Flavour, Invalidate, WithKey};
+use super::cached_coroutine::Coroutines;
 use super::error::shown;
 use super::ffi::{self, Arg, Call, Entrance, Entry, Given, Object, Raised};
-use super::key::{CallKey, Key, Lone, Pair, Several};
+use super::key::{CallKey, Lone, Pair, Several};
 use super::parameters::Unfit;
 use super::{decorator, info};
-use crate::backend::memory::{Lookup, Memory};
+use crate::backend::memory::{Lookup, Tally};
 use crate::options::Options;
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyAttributeError, PyTypeError};
@@ -20,12 +22,15 @@ use pyo3::pyclass::PyVisit;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 use std::ffi::CStr;
+use std::marker::PhantomData;
 use std::sync::Mutex;
 
 static TYPE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
 /// `types.MethodType`.
 static METHOD: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+/// See [`inspect_mark`].
+static MARK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 /// `types.GenericAlias`.
 static ALIAS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
@@ -43,49 +48,216 @@ pub(crate) struct CachedFunction {
     /// The user's function. It is not cleared by a garbage collection: a cycle through it has another link that was
     /// made later, and that one is cleared.
     function: Py<PyAny>,
+    /// For a coroutine function, the function that runs in the end: what `inspect` on older Pythons looks at.
+    runs: Option<Py<PyAny>>,
 }
 
-/// Answers from the cache.
-struct Caching;
+/// What kind of function is cached.
+pub(crate) trait Mode: 'static {
+    /// What looking a call's key up counts.
+    const TALLY: Tally;
 
-impl Entrance for Caching {
-    type Class = CachedFunction;
+    /// What a call returns that finds `value` stored.
+    fn hit(py: Python<'_>, value: Object) -> Result<Object, Raised>;
+
+    /// What a call returns that finds nothing, when the store is of that generation.
+    fn miss<K: CallKey>(
+        function: &Py<CachedFunction>,
+        py: Python<'_>,
+        call: Call<'_>,
+        key: &K,
+        generation: u64,
+    ) -> Result<Object, Raised>;
+}
+
+/// The function is a plain one: what is cached is what it returns.
+#[derive(Debug)]
+pub(crate) struct Values;
+
+impl Mode for Values {
+    const TALLY: Tally = Tally::All;
 
     #[inline(always)]
-    fn call(this: &CachedFunction, py: Python<'_>, call: Call<'_>) -> Result<Object, Raised> {
-        if let (Some(value), true) = (call.lone(), this.cache.lone_is_key) {
-            return this.answer(py, call, &Lone::new(value, this.cache.rules)?);
-        }
-        if let Some(values) = call.unnamed(this.cache.in_order) {
-            return this.call_in_order(py, call, values);
-        }
-        this.call_with_any(py, call)
+    fn hit(_: Python<'_>, value: Object) -> Result<Object, Raised> {
+        Ok(value)
+    }
+
+    /// Compute → keep → drop what had to leave → return.
+    #[inline(never)]
+    fn miss<K: CallKey>(
+        function: &Py<CachedFunction>,
+        py: Python<'_>,
+        call: Call<'_>,
+        key: &K,
+        generation: u64,
+    ) -> Result<Object, Raised> {
+        let this = function.get();
+        let value = call.forward(py, &this.function)?;
+        this.cache.keep(py, key, generation, key.to_key(py)?, value.clone_ref(py), || true)?;
+        Ok(value)
     }
 }
 
-/// Only counts: a cache of no entries.
+/// Answers from the cache.
+struct Caching<M>(PhantomData<M>);
+
+impl<M: Mode> Entrance for Caching<M> {
+    type Class = CachedFunction;
+
+    #[inline(always)]
+    fn call(this: &Py<CachedFunction>, py: Python<'_>, call: Call<'_>) -> Result<Object, Raised> {
+        let cache = &this.get().cache;
+        if let (Some(value), true) = (call.lone(), cache.lone_is_key) {
+            return answer::<M, _>(this, py, call, &Lone::new(value, cache.rules)?);
+        }
+        if let Some(values) = call.unnamed(cache.in_order) {
+            return call_in_order::<M>(this, py, call, values);
+        }
+        call_with_any::<M>(this, py, call)
+    }
+}
+
+/// Only counts: a cache of no entries, in front of a plain function.
 struct Counting;
 
 impl Entrance for Counting {
     type Class = CachedFunction;
 
-    fn call(this: &CachedFunction, py: Python<'_>, call: Call<'_>) -> Result<Object, Raised> {
+    fn call(this: &Py<CachedFunction>, py: Python<'_>, call: Call<'_>) -> Result<Object, Raised> {
+        let this = this.get();
         this.cache.memory.count_miss(py);
         call.forward(py, &this.function)
     }
 }
 
+#[inline(never)]
+fn call_in_order<M: Mode>(
+    this: &Py<CachedFunction>,
+    py: Python<'_>,
+    call: Call<'_>,
+    values: &[Arg<'_>],
+) -> Result<Object, Raised> {
+    let rules = this.get().cache.rules;
+    if let Ok(values) = values.try_into() {
+        return answer::<M, _>(this, py, call, &Pair::new(values, rules)?);
+    }
+    if values.is_empty() {
+        // The same as below, with nothing left to compute.
+        return answer::<M, _>(this, py, call, &Several::unnamed(&[], rules)?);
+    }
+    answer::<M, _>(this, py, call, &Several::unnamed(values, rules)?)
+}
+
+#[inline(never)]
+fn call_with_any<M: Mode>(this: &Py<CachedFunction>, py: Python<'_>, call: Call<'_>) -> Result<Object, Raised> {
+    let given = call.given();
+    let cache = &this.get().cache;
+    if cache.parameters.as_ref().is_some_and(|parameters| parameters.stand_in_order(&given)) {
+        return match *given.values {
+            [value] => answer::<M, _>(this, py, call, &Lone::new(value, cache.rules)?),
+            _ => call_in_order::<M>(this, py, call, given.values),
+        };
+    }
+    call_out_of_order::<M>(this, py, call, given)
+}
+
+#[inline(never)]
+fn call_out_of_order<M: Mode>(
+    this: &Py<CachedFunction>,
+    py: Python<'_>,
+    call: Call<'_>,
+    given: Given<'_>,
+) -> Result<Object, Raised> {
+    let cache = &this.get().cache;
+    match cache.with_key(given, Answer { function: this, py, call, mode: PhantomData::<M> }) {
+        Ok(value) => Ok(value),
+        Err(Unfit::Raised(raised)) => Err(raised),
+        Err(Unfit::Mismatch) => {
+            // The function says what is wrong with these arguments.
+            if M::TALLY == Tally::All {
+                cache.memory.count_miss(py);
+            }
+            call.forward(py, &this.get().function)
+        }
+    }
+}
+
+/// Look up → hit, return | miss.
+#[inline(always)]
+fn answer<M: Mode, K: CallKey>(
+    this: &Py<CachedFunction>,
+    py: Python<'_>,
+    call: Call<'_>,
+    key: &K,
+) -> Result<Object, Raised> {
+    match this.get().cache.memory.look_up(py, key, M::TALLY, |value| value.clone_ref(py)) {
+        Some(Lookup::Hit(value)) => M::hit(py, value),
+        Some(Lookup::Miss { generation }) => M::miss(this, py, call, key, generation),
+        None => answer_asking::<M, K>(this, py, call, key),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn answer_asking<M: Mode, K: CallKey>(
+    this: &Py<CachedFunction>,
+    py: Python<'_>,
+    call: Call<'_>,
+    key: &K,
+) -> Result<Object, Raised> {
+    match this.get().cache.memory.look_up_asking(py, key, M::TALLY, |value| value.clone_ref(py))? {
+        Lookup::Hit(value) => M::hit(py, value),
+        Lookup::Miss { generation } => M::miss(this, py, call, key, generation),
+    }
+}
+
+/// What a call does with its key.
+struct Answer<'a, 'py, M> {
+    function: &'a Py<CachedFunction>,
+    py: Python<'py>,
+    call: Call<'a>,
+    mode: PhantomData<M>,
+}
+
+impl<M: Mode> WithKey for Answer<'_, '_, M> {
+    type Output = Object;
+
+    #[inline(always)]
+    fn run<K: CallKey>(self, key: &K) -> Result<Object, Raised> {
+        answer::<M, K>(self.function, self.py, self.call, key)
+    }
+}
+
 impl CachedFunction {
-    /// A callable with an empty cache in front of `function`, with the function's metadata.
-    pub(crate) fn create<'py>(
+    /// A callable with an empty cache in front of a plain `function`, with the function's metadata.
+    pub(crate) fn of_function<'py>(
         function: &Bound<'py, PyAny>,
         options: Options,
         flavour: Flavour,
     ) -> PyResult<Bound<'py, PyAny>> {
+        let entry = if options.max_size == Some(0) { Entry::of::<Counting>() } else { Entry::of::<Caching<Values>>() };
+        Self::create(function, entry, Cache::new(function, options, flavour, None)?, None)
+    }
+
+    /// The same in front of a coroutine function, where `runs` is the function that runs in the end.
+    pub(crate) fn of_coroutine_function<'py>(
+        function: &Bound<'py, PyAny>,
+        runs: Bound<'py, PyAny>,
+        options: Options,
+        flavour: Flavour,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let cache = Cache::new(function, options, flavour, Some(Flights::new()))?;
+        Self::create(function, Entry::of::<Caching<Coroutines>>(), cache, Some(runs.unbind()))
+    }
+
+    fn create<'py>(
+        function: &Bound<'py, PyAny>,
+        entry: Entry,
+        cache: Cache,
+        runs: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let py = function.py();
-        let cache = Cache::new(function, options, flavour)?;
-        let entry = if options.max_size == Some(0) { Entry::of::<Counting>() } else { Entry::of::<Caching>() };
-        let state = Self { entry, cache, function: function.clone().unbind() };
+        let state = Self { entry, cache, function: function.clone().unbind(), runs };
         let blueprint = Bound::new(py, Blueprint(Mutex::new(Some(state))))?;
         let kind = cached_function_type(py)?;
         let wrapper = ffi::without_collection(py, || kind.call1((blueprint,)))?;
@@ -93,112 +265,17 @@ impl CachedFunction {
         Ok(wrapper)
     }
 
-    #[inline(never)]
-    fn call_in_order(&self, py: Python<'_>, call: Call<'_>, values: &[Arg<'_>]) -> Result<Object, Raised> {
-        if let Ok(values) = values.try_into() {
-            return self.answer(py, call, &Pair::new(values, self.cache.rules)?);
-        }
-        if values.is_empty() {
-            // The same as below, with nothing left to compute.
-            return self.answer(py, call, &Several::unnamed(&[], self.cache.rules)?);
-        }
-        self.answer(py, call, &Several::unnamed(values, self.cache.rules)?)
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.cache
     }
 
-    #[inline(never)]
-    fn call_with_any(&self, py: Python<'_>, call: Call<'_>) -> Result<Object, Raised> {
-        let given = call.given();
-        if self.cache.parameters.as_ref().is_some_and(|parameters| parameters.stand_in_order(&given)) {
-            return match *given.values {
-                [value] => self.answer(py, call, &Lone::new(value, self.cache.rules)?),
-                _ => self.call_in_order(py, call, given.values),
-            };
-        }
-        self.call_out_of_order(py, call, given)
+    pub(crate) fn function(&self) -> &Py<PyAny> {
+        &self.function
     }
 
-    #[inline(never)]
-    fn call_out_of_order(&self, py: Python<'_>, call: Call<'_>, given: Given<'_>) -> Result<Object, Raised> {
-        match self.cache.with_key(given, Answer { function: self, py, call }) {
-            Ok(value) => Ok(value),
-            Err(Unfit::Raised(raised)) => Err(raised),
-            Err(Unfit::Mismatch) => {
-                // The function says what is wrong with these arguments.
-                self.cache.memory.count_miss(py);
-                call.forward(py, &self.function)
-            }
-        }
-    }
-
-    /// Look up → hit, return | miss → compute → keep → drop what had to leave → return.
-    #[inline(always)]
-    fn answer<K: CallKey>(&self, py: Python<'_>, call: Call<'_>, key: &K) -> Result<Object, Raised> {
-        match self.cache.memory.look_up(py, key, |value| value.clone_ref(py)) {
-            Some(Lookup::Hit(value)) => Ok(value),
-            Some(Lookup::Miss { generation }) => self.compute(py, call, key, generation),
-            None => self.answer_asking(py, call, key),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn answer_asking<K: CallKey>(&self, py: Python<'_>, call: Call<'_>, key: &K) -> Result<Object, Raised> {
-        match self.cache.memory.look_up_asking(py, key, |value| value.clone_ref(py))? {
-            Lookup::Hit(value) => Ok(value),
-            Lookup::Miss { generation } => self.compute(py, call, key, generation),
-        }
-    }
-
-    #[inline(never)]
-    fn compute<K: CallKey>(&self, py: Python<'_>, call: Call<'_>, key: &K, generation: u64) -> Result<Object, Raised> {
-        let value = call.forward(py, &self.function)?;
-        let stored = key.to_key(py)?;
-        let copy = value.clone_ref(py);
-        match ffi::guarded(py, || self.cache.memory.keep(py, key, generation, stored, copy))? {
-            Ok(evicted) => drop(evicted),
-            Err(late) => drop(self.cache.memory.keep_late(py, key, late)?),
-        }
-        if self.cache.options.ttl.is_some() {
-            // One more than the one whose place was needed, so that expired entries leave faster than others come.
-            drop(self.cache.memory.expire(py));
-        }
-        Ok(value)
-    }
-}
-
-/// What a call does with its key.
-struct Answer<'a, 'py> {
-    function: &'a CachedFunction,
-    py: Python<'py>,
-    call: Call<'a>,
-}
-
-impl WithKey for Answer<'_, '_> {
-    type Output = Object;
-
-    #[inline(always)]
-    fn run<K: CallKey>(self, key: &K) -> Result<Object, Raised> {
-        self.function.answer(self.py, self.call, key)
-    }
-}
-
-struct Invalidate<'a, 'py>(&'a Memory<Key, Object>, Python<'py>);
-
-impl WithKey for Invalidate<'_, '_> {
-    type Output = bool;
-
-    fn run<K: CallKey>(self, key: &K) -> Result<bool, Raised> {
-        self.0.invalidate(self.1, key)
-    }
-}
-
-struct Contains<'a, 'py>(&'a Memory<Key, Object>, Python<'py>);
-
-impl WithKey for Contains<'_, '_> {
-    type Output = bool;
-
-    fn run<K: CallKey>(self, key: &K) -> Result<bool, Raised> {
-        self.0.contains(self.1, key)
+    /// For a coroutine function, the function that runs in the end.
+    pub(crate) fn runs<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.runs.as_ref().map(|runs| runs.bind(py).clone())
     }
 }
 
@@ -226,10 +303,17 @@ impl CachedFunction {
         ALIAS.import(cls.py(), "types", "GenericAlias")?.call1((cls, item))
     }
 
-    /// For `__annotations__`, which functools.update_wrapper no longer carries over from 3.14 on: it carries what makes them.
+    /// For what functools.update_wrapper does not carry over.
     fn __getattr__<'py>(slf: &Bound<'py, Self>, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        // From 3.14 on: it carries what makes the annotations.
         if cfg!(Py_3_14) && name == "__annotations__" {
-            return slf.get().function.bind(slf.py()).getattr(name);
+            return slf.get().function.bind(py).getattr(name);
+        }
+        if let Some(runs) = &slf.get().runs
+            && let Some(value) = coroutine_mark(runs.bind(py), name)?
+        {
+            return Ok(value);
         }
         Err(PyAttributeError::new_err(format!("'CachedFunction' object has no attribute {}", shown(name))))
     }
@@ -257,12 +341,12 @@ impl CachedFunction {
 
     /// Remove all entries and reset the statistics.
     fn cache_clear(&self, py: Python<'_>) {
-        drop(self.cache.memory.clear(py));
+        self.cache.clear(py);
     }
 
     /// Return the parameters in force, as a new dict.
     fn cache_parameters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let Options { strategy, max_size, ttl, backend, max_key_size, max_value_size, typed, single_flight } =
+        let Options { strategy, max_size, ttl, backend, max_key_size, max_value_size, typed, single_flight: _ } =
             self.cache.options;
         let parameters = PyDict::new(py);
         match self.cache.flavour {
@@ -278,7 +362,7 @@ impl CachedFunction {
                 parameters.set_item("max_key_size", max_key_size)?;
                 parameters.set_item("max_value_size", max_value_size)?;
                 parameters.set_item("typed", typed)?;
-                parameters.set_item("single_flight", single_flight.unwrap_or(false))?;
+                parameters.set_item("single_flight", self.cache.is_single_flight())?;
             }
         }
         Ok(parameters)
@@ -289,7 +373,7 @@ impl CachedFunction {
     /// Takes what the function takes; for a method, the instance first.
     #[pyo3(signature = (*args, **kwargs))]
     fn cache_invalidate(&self, args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<bool> {
-        self.cache.with_key_of("cache_invalidate", args, kwargs, Invalidate(&self.cache.memory, args.py()))
+        self.cache.with_key_of("cache_invalidate", args, kwargs, Invalidate(&self.cache, args.py()))
     }
 
     /// Return whether a call with these arguments would hit, without counting it or touching the entry.
@@ -297,7 +381,7 @@ impl CachedFunction {
     /// Takes what the function takes; for a method, the instance first.
     #[pyo3(signature = (*args, **kwargs))]
     fn cache_contains(&self, args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<bool> {
-        self.cache.with_key_of("cache_contains", args, kwargs, Contains(&self.cache.memory, args.py()))
+        self.cache.with_key_of("cache_contains", args, kwargs, Contains(&self.cache, args.py()))
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> String {
@@ -333,11 +417,14 @@ impl CachedFunction {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.function)?;
+        if let Some(runs) = &self.runs {
+            visit.call(runs)?;
+        }
         self.cache.traverse(&visit)
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| drop(self.cache.memory.clear(py)));
+        Python::attach(|py| self.cache.clear(py));
     }
 }
 
@@ -354,11 +441,41 @@ pub(crate) fn cached_function_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType
 /// Where in an instance its entry is, found on one made for the purpose.
 fn entry_offset(py: Python<'_>) -> PyResult<isize> {
     let function = py.None();
-    let cache = Cache::new(function.bind(py), Options::default(), Flavour::LruCache)?;
-    let probe = CachedFunction { entry: Entry::of::<Caching>(), cache, function };
+    let cache = Cache::new(function.bind(py), Options::default(), Flavour::LruCache, None)?;
+    let probe = CachedFunction { entry: Entry::of::<Counting>(), cache, function, runs: None };
     let probe = ffi::without_collection(py, || Bound::new(py, probe))?;
     let state = std::ptr::from_ref(probe.get()).addr() + std::mem::offset_of!(CachedFunction, entry);
     Ok((state - probe.as_ptr().addr()).cast_signed())
+}
+
+/// What `inspect.iscoroutinefunction` looks for on an object that is no function but is called like a coroutine function, which
+/// `runs` is.
+///
+/// Neither is an attribute that `functools.wraps` would carry on to a wrapper of the wrapper.
+fn coroutine_mark<'py>(runs: &Bound<'py, PyAny>, name: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = runs.py();
+    if cfg!(Py_3_12) {
+        if name != "_is_coroutine_marker" {
+            return Ok(None);
+        }
+        return Ok(Some(inspect_mark(py)?.clone()));
+    }
+    // Before, there is no such mark, but what has all of these passes for a function.
+    let name = name.to_str()?;
+    match name {
+        "__name__" | "__code__" | "__defaults__" | "__kwdefaults__" | "__annotations__" => runs.getattr_opt(name),
+        _ => Ok(None),
+    }
+}
+
+/// What `inspect.markcoroutinefunction` marks with.
+pub(crate) fn inspect_mark(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    let mark = MARK.get_or_try_init(py, || {
+        let marked = py.import("types")?.getattr("SimpleNamespace")?.call0()?;
+        py.import("inspect")?.getattr("markcoroutinefunction")?.call1((&marked,))?;
+        marked.getattr("_is_coroutine_marker").map(Bound::unbind)
+    })?;
+    Ok(mark.bind(py))
 }
 
 /// Makes the wrapper look like the function, as `functools.update_wrapper` does.

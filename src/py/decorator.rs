@@ -3,8 +3,9 @@
 #![allow(clippy::doc_markdown, reason = "help() shows these texts as they stand")]
 
 use super::cache::Flavour;
-use super::cached_function::CachedFunction;
+use super::cached_function::{self, CachedFunction};
 use super::error::{shown, shown_with_type};
+use super::ffi;
 use crate::options::{Backend, Choice, Options, OptionsError, Strategy, Ttl};
 use pyo3::exceptions::{PyNotImplementedError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -204,11 +205,6 @@ fn finish<'py>(
             "backend=\"shared\" is not implemented yet; use backend=\"memory\"",
         ));
     }
-    if options.single_flight == Some(true) {
-        return Err(PyNotImplementedError::new_err(
-            "single_flight=True is not implemented yet; use single_flight=False or leave it out",
-        ));
-    }
     match function {
         Some(function) => decorate(&function, options, flavour),
         None => Ok(Bound::new(py, CacheDecorator { options, flavour })?.into_any()),
@@ -220,16 +216,18 @@ fn decorate<'py>(function: &Bound<'py, PyAny>, options: Options, flavour: Flavou
         return Err(not_callable(function));
     }
     match Calls::of(function)? {
-        Calls::Coroutine => Err(PyNotImplementedError::new_err(format!(
-            "caching a coroutine function is not implemented yet, got {}",
-            shown(function)
-        ))),
+        Calls::Coroutine(runs) => CachedFunction::of_coroutine_function(function, runs, options, flavour),
         Calls::Generator if flavour == Flavour::Cache => Err(PyTypeError::new_err(format!(
             "a generator function cannot be cached: its first caller would exhaust the generator for all others; cache a \
              function that returns a list or a tuple of the items instead, got {}",
             shown(function)
         ))),
-        _ => CachedFunction::create(function, options, flavour),
+        _ if options.single_flight == Some(true) => Err(PyNotImplementedError::new_err(format!(
+            "single_flight=True is implemented for coroutine functions only as yet; use single_flight=False or leave it out \
+             for {}",
+            shown(function)
+        ))),
+        _ => CachedFunction::of_function(function, options, flavour),
     }
 }
 
@@ -240,19 +238,20 @@ fn not_callable(got: &Bound<'_, PyAny>) -> PyErr {
 }
 
 /// What calling a callable gives.
-enum Calls {
+enum Calls<'py> {
     Value,
     Generator,
-    Coroutine,
+    /// A coroutine, of this function in the end.
+    Coroutine(Bound<'py, PyAny>),
 }
 
-impl Calls {
+impl<'py> Calls<'py> {
     const GENERATOR: u32 = 0x20;
     const COROUTINE: u32 = 0x80;
     const ASYNC_GENERATOR: u32 = 0x200;
 
     /// Looks through partials, bound methods and objects with `__call__` for the function that runs.
-    fn of(callable: &Bound<'_, PyAny>) -> PyResult<Self> {
+    fn of(callable: &Bound<'py, PyAny>) -> PyResult<Self> {
         let py = callable.py();
         let partial = py.import("functools")?.getattr("partial")?;
         let method = py.import("types")?.getattr("MethodType")?;
@@ -260,6 +259,13 @@ impl Calls {
         while function.is_instance(&partial)? || function.is_exact_instance(&method) {
             let inner = if function.is_exact_instance(&method) { "__func__" } else { "func" };
             function = function.getattr(inner)?;
+        }
+        if let Ok(cached) = function.cast::<CachedFunction>() {
+            let runs = cached.get().runs(py);
+            return Ok(runs.map_or(Self::Value, Self::Coroutine));
+        }
+        if is_marked(&function)? {
+            return Ok(Self::Coroutine(function));
         }
         let is_function = |object: &Bound<'_, PyAny>| object.cast::<pyo3::types::PyFunction>().is_ok();
         if !is_function(&function) {
@@ -270,11 +276,29 @@ impl Calls {
         }
         let flags: u32 = function.getattr("__code__")?.getattr("co_flags")?.extract()?;
         Ok(match flags {
-            flags if flags & Self::COROUTINE != 0 => Self::Coroutine,
+            flags if flags & Self::COROUTINE != 0 => Self::Coroutine(function),
             flags if flags & (Self::GENERATOR | Self::ASYNC_GENERATOR) != 0 => Self::Generator,
             _ => Self::Value,
         })
     }
+}
+
+/// Whether somebody has marked the object as a coroutine function, as `inspect` or as older `asyncio` does.
+fn is_marked(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = object.py();
+    if cfg!(Py_3_12)
+        && let Some(mark) = object.getattr_opt("_is_coroutine_marker")?
+        && mark.is(cached_function::inspect_mark(py)?)
+    {
+        return Ok(true);
+    }
+    if let Some(mark) = object.getattr_opt("_is_coroutine")?
+        && let Some(coroutines) = ffi::imported(py, &PyString::new(py, "asyncio.coroutines"))
+        && let Some(asyncio_mark) = coroutines.getattr_opt("_is_coroutine")?
+    {
+        return Ok(mark.is(&asyncio_mark));
+    }
+    Ok(false)
 }
 
 fn wrong_type(argument: &str, accepted: &str, got: &Bound<'_, PyAny>) -> PyErr {

@@ -7,12 +7,12 @@
 #![allow(unsafe_code)]
 
 use crate::backend::memory::Match;
-use pyo3::exceptions::PyImportError;
+use pyo3::exceptions::{PyBaseException, PyImportError, PyRuntimeError, PyStopIteration, PyTypeError};
 use pyo3::ffi;
 use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::pyclass::boolean_struct::True;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::{PyDict, PyString, PyTraceback, PyTuple, PyType};
 use pyo3::{PyClass, PyTypeInfo};
 use std::ffi::{CStr, c_void};
 use std::marker::PhantomData;
@@ -37,6 +37,12 @@ impl From<PyErr> for Raised {
 }
 
 impl Raised {
+    /// The error that a function of the C API has just set.
+    #[cold]
+    pub(super) fn indicated(_: Python<'_>) -> Self {
+        Raised(())
+    }
+
     /// Takes the exception out of the error indicator.
     #[cold]
     #[allow(clippy::unused_self, reason = "having one is what says that there is an exception")]
@@ -49,11 +55,16 @@ impl Raised {
 ///
 /// Unlike `Py`, whose drop first asks pyo3 whether the thread is attached and else puts it off, this one is released at
 /// once. A vectorcall does not pass through pyo3, so pyo3 would not know.
-#[derive(Debug)]
 #[repr(transparent)]
-pub(crate) struct Object(ManuallyDrop<Py<PyAny>>);
+pub(crate) struct Object<T = PyAny>(ManuallyDrop<Py<T>>);
 
-impl Object {
+impl<T> std::fmt::Debug for Object<T> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Object({:p})", self.as_ptr())
+    }
+}
+
+impl<T> Object<T> {
     /// Another owned reference to the same object.
     #[inline]
     pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
@@ -61,28 +72,35 @@ impl Object {
     }
 
     #[inline]
-    fn into_ptr(self) -> *mut ffi::PyObject {
+    pub(super) fn into_ptr(self) -> *mut ffi::PyObject {
         ManuallyDrop::new(self).as_ptr()
     }
 }
 
-impl From<Py<PyAny>> for Object {
+impl<T> From<Py<T>> for Object<T> {
     #[inline]
-    fn from(reference: Py<PyAny>) -> Self {
+    fn from(reference: Py<T>) -> Self {
         Self(ManuallyDrop::new(reference))
     }
 }
 
-impl Deref for Object {
-    type Target = Py<PyAny>;
+impl<T> From<Bound<'_, T>> for Object<T> {
+    #[inline]
+    fn from(reference: Bound<'_, T>) -> Self {
+        Self::from(reference.unbind())
+    }
+}
+
+impl<T> Deref for Object<T> {
+    type Target = Py<T>;
 
     #[inline]
-    fn deref(&self) -> &Py<PyAny> {
+    fn deref(&self) -> &Py<T> {
         &self.0
     }
 }
 
-impl Drop for Object {
+impl<T> Drop for Object<T> {
     #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: this owns the reference. Objects live in a `CachedFunction` and on its methods' stacks, and both are
@@ -244,7 +262,7 @@ pub(crate) trait Entrance {
     type Class: PyClass<Frozen = True> + Sync;
 
     /// Answers a call.
-    fn call(callable: &Self::Class, py: Python<'_>, call: Call<'_>) -> Result<Object, Raised>;
+    fn call(callable: &Py<Self::Class>, py: Python<'_>, call: Call<'_>) -> Result<Object, Raised>;
 }
 
 /// What the vectorcall slot of an instance points to.
@@ -283,7 +301,7 @@ unsafe extern "C-unwind" fn enter<E: Entrance>(
     // caller keeps it alive for the call. `Py` is transparent over the pointer.
     let instance = unsafe { &*(&raw const callable).cast::<Py<E::Class>>() };
     let call = Call { args, nargsf, kwnames, _caller: PhantomData };
-    match E::call(instance.get(), py, call) {
+    match E::call(instance, py, call) {
         Ok(value) => value.into_ptr(),
         Err(Raised(())) => std::ptr::null_mut(),
     }
@@ -385,6 +403,26 @@ mod python {
         unsafe { transmute::<C, Unwind>(ffi::PyObject_RichCompareBool)(one, other, ffi::Py_EQ) }
     }
 
+    /// Resumes an iterator: what it did, and in `result` what it gave.
+    ///
+    /// # Safety
+    /// The thread is attached, and both objects are alive.
+    pub(super) unsafe fn send(
+        iterator: *mut ffi::PyObject,
+        value: *mut ffi::PyObject,
+        result: *mut *mut ffi::PyObject,
+    ) -> ffi::PySendResult {
+        type C =
+            unsafe extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject, *mut *mut ffi::PyObject) -> ffi::PySendResult;
+        type Unwind = unsafe extern "C-unwind" fn(
+            *mut ffi::PyObject,
+            *mut ffi::PyObject,
+            *mut *mut ffi::PyObject,
+        ) -> ffi::PySendResult;
+        // SAFETY: as the caller says; the ABIs differ only in what may unwind.
+        unsafe { transmute::<C, Unwind>(ffi::PyIter_Send)(iterator, value, result) }
+    }
+
     /// Gives up a reference.
     ///
     /// # Safety
@@ -437,21 +475,36 @@ pub(crate) fn derive_callable<'py, T: PyTypeInfo>(
         | ffi::Py_TPFLAGS_HAVE_VECTORCALL
         | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR
         | ffi::Py_TPFLAGS_IMMUTABLETYPE;
+    // Size, garbage collection, dict and weak references are those of the base.
+    // SAFETY: the slots are complete; what they point to is static.
+    unsafe { make_type(py, name, 0, flags, &mut slots, Some(&base)) }
+}
+
+/// Makes a type, of instances of that many bytes, or of as many as the base's.
+///
+/// # Safety
+/// The slots end with an empty one, are functions of the kinds that they are for, and point to what lives for ever.
+pub(super) unsafe fn make_type<'py>(
+    py: Python<'py>,
+    name: &'static CStr,
+    size: usize,
+    flags: std::ffi::c_ulong,
+    slots: &mut [ffi::PyType_Slot],
+    base: Option<&Bound<'py, PyType>>,
+) -> PyResult<Bound<'py, PyType>> {
+    let too_large = |_| PyImportError::new_err("the description of a type does not fit");
     let mut spec = ffi::PyType_Spec {
         name: name.as_ptr(),
-        // Size, garbage collection, dict and weak references are those of the base.
-        basicsize: 0,
+        basicsize: size.try_into().map_err(too_large)?,
         itemsize: 0,
-        flags: u32::try_from(flags).map_err(|_| PyImportError::new_err("type flags do not fit"))?,
+        flags: flags.try_into().map_err(too_large)?,
         slots: slots.as_mut_ptr(),
     };
-    let bases = PyTuple::new(py, [base])?;
-    // SAFETY: the spec and its slots are complete and outlive this call; members, name and documentation are static.
-    let derived = unsafe {
-        let derived = ffi::PyType_FromSpecWithBases(&raw mut spec, bases.as_ptr());
-        Bound::from_owned_ptr_or_err(py, derived)?
-    };
-    Ok(derived.cast_into::<PyType>()?)
+    let bases = base.map(|base| PyTuple::new(py, [base])).transpose()?;
+    let bases = bases.as_ref().map_or(std::ptr::null_mut(), Bound::as_ptr);
+    // SAFETY: the caller says that the slots are complete; spec and slots outlive this call, and the name is static.
+    let made = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpecWithBases(&raw mut spec, bases))? };
+    Ok(made.cast_into::<PyType>()?)
 }
 
 /// The layout of an int: where its digits are, and the word that has their number.
@@ -752,6 +805,141 @@ pub(crate) fn check_layouts(py: Python<'_>) -> PyResult<()> {
         }
     }
     Ok(())
+}
+
+/// What came of resuming a coroutine or an iterator.
+#[derive(Debug)]
+pub(crate) enum Sent {
+    /// It suspended itself, and gave this to whoever drives it.
+    Yielded(Object),
+    /// It ended with this.
+    Returned(Object),
+}
+
+/// Resumes what `await` drives: a coroutine, or the iterator of another awaitable.
+pub(crate) fn send(_: Python<'_>, iterator: &Py<PyAny>, value: Arg<'_>) -> Result<Sent, Raised> {
+    let mut result = std::ptr::null_mut();
+    // SAFETY: the thread is attached, and both objects are kept alive by the references given.
+    let outcome = unsafe { python::send(iterator.as_ptr(), value.as_ptr(), &raw mut result) };
+    match outcome {
+        ffi::PySendResult::PYGEN_RETURN => owned(result).map(Sent::Returned),
+        ffi::PySendResult::PYGEN_NEXT => owned(result).map(Sent::Yielded),
+        ffi::PySendResult::PYGEN_ERROR => Err(Raised(())),
+    }
+}
+
+/// Raises what is thrown into a coroutine that has not begun, as `throw(type[, value[, traceback]])` gives it.
+pub(crate) fn raise_into_unstarted(py: Python<'_>, args: &[Arg<'_>]) -> Raised {
+    match thrown(py, args) {
+        // It would look like the coroutine's end.
+        Ok(error) if error.is_instance_of::<PyStopIteration>(py) => {
+            let outer = PyRuntimeError::new_err("coroutine raised StopIteration");
+            outer.set_cause(py, Some(error));
+            outer.into()
+        }
+        Ok(error) | Err(error) => error.into(),
+    }
+}
+
+fn thrown(py: Python<'_>, args: &[Arg<'_>]) -> PyResult<PyErr> {
+    let given = |index: usize| args.get(index).map(|arg| arg.bind(py)).filter(|arg| !arg.is_none());
+    let Some(exception) = given(0) else {
+        return Err(PyTypeError::new_err(
+            "exceptions must be classes or instances deriving from BaseException, not None",
+        ));
+    };
+    let value = given(1);
+    let error = if exception.is_instance_of::<PyBaseException>() {
+        if value.is_some() {
+            return Err(PyTypeError::new_err("instance exception may not have a separate value"));
+        }
+        PyErr::from_value(exception.clone())
+    } else if let Ok(kind) = exception.cast::<PyType>()
+        && kind.is_subclass_of::<PyBaseException>()?
+    {
+        match value {
+            Some(value) if value.is_instance(kind)? => PyErr::from_value(value.clone()),
+            Some(value) => match value.cast::<PyTuple>() {
+                Ok(values) => PyErr::from_value(kind.call1(values)?),
+                Err(_) => PyErr::from_value(kind.call1((value,))?),
+            },
+            None => PyErr::from_value(kind.call0()?),
+        }
+    } else {
+        let kind = exception.get_type().name()?;
+        let message = format!("exceptions must be classes or instances deriving from BaseException, not {kind}");
+        return Err(PyTypeError::new_err(message));
+    };
+    if let Some(traceback) = given(2) {
+        let traceback = traceback.cast::<PyTraceback>();
+        let traceback =
+            traceback.map_err(|_| PyTypeError::new_err("throw() third argument must be a traceback object"))?;
+        error.set_traceback(py, Some(traceback.clone()));
+    }
+    Ok(error)
+}
+
+/// Whether `await` drives the object itself, and asks it for no iterator.
+pub(crate) fn is_coroutine(object: &Py<PyAny>) -> bool {
+    // SAFETY: the object is alive.
+    unsafe { ffi::PyCoro_CheckExact(object.as_ptr()) != 0 }
+}
+
+/// Whether the object is a generator.
+pub(crate) fn is_generator(object: &Py<PyAny>) -> bool {
+    // SAFETY: the object is alive.
+    unsafe { ffi::PyGen_CheckExact(object.as_ptr()) != 0 }
+}
+
+/// The module of that name, if anybody has imported it.
+pub(crate) fn imported<'py>(py: Python<'py>, name: &Bound<'py, PyString>) -> Option<Bound<'py, PyAny>> {
+    // SAFETY: the thread is attached. The interpreter owns the dict of its modules.
+    let modules = unsafe { Borrowed::from_ptr_or_opt(py, ffi::PyImport_GetModuleDict()) }?;
+    modules.cast::<PyDict>().ok()?.get_item(name).ok()?
+}
+
+/// A variable whose value belongs to the context in which code runs: a `contextvars.ContextVar`.
+#[derive(Debug)]
+pub(crate) struct ContextVar(Py<PyAny>);
+
+/// What `ContextVar::set` returns, to take it back with.
+#[derive(Debug)]
+pub(crate) struct ContextToken(Object);
+
+impl ContextVar {
+    /// A variable without a value.
+    pub(crate) fn new(py: Python<'_>, name: &CStr) -> PyResult<Self> {
+        // SAFETY: the thread is attached, and the name ends with a zero.
+        let variable = unsafe { ffi::PyContextVar_New(name.as_ptr(), std::ptr::null_mut()) };
+        owned(variable).map_err(|raised| raised.fetch(py)).map(|variable| Self((*variable).clone_ref(py)))
+    }
+
+    /// The value in the current context, if it has one there.
+    pub(crate) fn get(&self, _: Python<'_>) -> Result<Option<Object>, Raised> {
+        let mut value = std::ptr::null_mut();
+        // SAFETY: the thread is attached, and this is a context variable.
+        let result = unsafe { ffi::PyContextVar_Get(self.0.as_ptr(), std::ptr::null_mut(), &raw mut value) };
+        if result < 0 {
+            return Err(Raised(()));
+        }
+        (!value.is_null()).then(|| owned(value)).transpose()
+    }
+
+    /// Sets it in the current context.
+    pub(crate) fn set(&self, _: Python<'_>, value: &Py<PyAny>) -> Result<ContextToken, Raised> {
+        // SAFETY: the thread is attached, and this is a context variable.
+        owned(unsafe { ffi::PyContextVar_Set(self.0.as_ptr(), value.as_ptr()) }).map(ContextToken)
+    }
+
+    /// Takes a setting back, if the context is still the one in which it was made.
+    pub(crate) fn reset(&self, _: Python<'_>, token: &ContextToken) {
+        // SAFETY: the thread is attached, and this is a context variable. No error is set where this is called.
+        unsafe {
+            if ffi::PyContextVar_Reset(self.0.as_ptr(), token.0.as_ptr()) < 0 {
+                ffi::PyErr_Clear();
+            }
+        }
+    }
 }
 
 /// Whether two names are the same text. A name is a str, or of a class derived from it; its text counts, as in a call.

@@ -25,6 +25,11 @@ impl Shape {
     /// One small int without a name, whose hash tells its value. It may equal a lone value that is not marked so.
     const TOLD: u32 = 1 << 29;
 
+    /// Whether it is that of one value without a name.
+    fn is_lone(self) -> bool {
+        self.fits(Self::LONE) || self.fits(Self::LONE_EXACT)
+    }
+
     /// Whether keys of the two shapes can be equal.
     #[inline(always)]
     fn fits(self, other: Shape) -> bool {
@@ -70,11 +75,64 @@ impl Key {
             }
     }
 
-    fn clone_ref(&self, py: Python<'_>) -> Key {
+    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Key {
         Key {
             object: self.object.clone_ref(py),
             names: self.names.as_ref().map(|names| names.clone_ref(py)),
             shape: self.shape,
+        }
+    }
+}
+
+/// A stored key that is looked for.
+#[derive(Debug)]
+pub(crate) enum Stored<'a> {
+    Lone(Lone<'a>),
+    Several(Several<'a>),
+}
+
+impl<'a> Stored<'a> {
+    /// The query of `key`, whose hash as a query was `hash`.
+    pub(crate) fn new(key: &'a Key, hash: u64, rules: KeyRules) -> Self {
+        let typed = rules.typed;
+        if key.shape.is_lone() {
+            Self::Lone(Lone { value: Arg::new(&key.object), hash, shape: key.shape, typed })
+        } else {
+            let names = key.names.as_ref().map(|names| Arg::new(names));
+            Self::Several(Several { values: key.values(), names, hash, shape: key.shape, typed })
+        }
+    }
+}
+
+impl Query<Key> for Stored<'_> {
+    type Error = Raised;
+
+    fn hash(&self) -> u64 {
+        match self {
+            Self::Lone(key) => key.hash(),
+            Self::Several(key) => key.hash(),
+        }
+    }
+
+    fn compare(&self, py: Python<'_>, stored: &Key) -> Match {
+        match self {
+            Self::Lone(key) => key.compare(py, stored),
+            Self::Several(key) => key.compare(py, stored),
+        }
+    }
+
+    fn hold(&self, py: Python<'_>, stored: &Key) -> Key {
+        stored.clone_ref(py)
+    }
+
+    fn is_same(&self, one: &Key, other: &Key) -> bool {
+        one.is_same(other)
+    }
+
+    fn ask(&self, py: Python<'_>, stored: &Key) -> Result<bool, Raised> {
+        match self {
+            Self::Lone(key) => key.ask(py, stored),
+            Self::Several(key) => key.ask(py, stored),
         }
     }
 }

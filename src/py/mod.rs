@@ -1,14 +1,19 @@
 //! The bridge to Python: nothing outside this folder but the module itself and the lock names it.
 
+pub(crate) mod async_flight;
+pub(crate) mod awaitable;
 pub(crate) mod cache;
+pub(crate) mod cached_coroutine;
 pub(crate) mod cached_function;
 pub(crate) mod clock;
 pub(crate) mod decorator;
 pub(crate) mod error;
+pub(crate) mod event_loop;
 pub(crate) mod ffi;
 pub(crate) mod info;
 pub(crate) mod key;
 pub(crate) mod parameters;
+pub(crate) mod pending_call;
 
 use pyo3::prelude::*;
 
@@ -16,6 +21,7 @@ use pyo3::prelude::*;
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     ffi::check_layouts(py)?;
+    awaitable::check_stop(py)?;
     decorator::register(module)?;
     module.add("Strategy", info::strategy_type(py)?)?;
     module.add("Backend", info::backend_type(py)?)?;

@@ -1,0 +1,662 @@
+//! The type of what a cached coroutine function returns: an object that passes for a coroutine.
+//!
+//! It is made by hand because pyo3 has no `am_send` slot and no free list that a hit could afford. A hit is such an object
+//! with the value in it, ready; a miss has a [`PendingCall`], to which every operation is handed on. Everything that
+//! decides something is there; here are the slots.
+//!
+//! What makes awaiting a hit cheaper than awaiting an empty `async def`:
+//! - dead objects are kept and used again;
+//! - up to 3.11 `await` calls `am_send`, which returns the value as it is; from 3.12 on it calls `tp_iternext`, which must
+//!   raise `StopIteration`: one instance is used again and again, as long as nobody else has a reference to it.
+
+#![allow(unsafe_code)]
+
+use super::ffi::{self as bridge, Arg, Object, Raised};
+use super::pending_call::{PendingCall, Status, Step};
+use crate::sync::{FREE_THREADED, each_thread};
+use pyo3::exceptions::{PyAttributeError, PyImportError, PyRuntimeError, PyStopIteration, PyTypeError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyString, PyType};
+use std::ffi::{CStr, c_int, c_void};
+use std::mem::transmute;
+use std::ptr::{NonNull, null_mut};
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+const NAME: &CStr = c"warp_cache.CachedCoroutine";
+const DOC: &CStr = c"What a call of a cached coroutine function returns: await it, as a coroutine.";
+
+static TYPE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+
+/// An instance as it lies in memory.
+#[repr(C)]
+struct Awaitable {
+    head: ffi::PyObject,
+    /// The value of a hit until it is taken; an owned reference. Null for a miss.
+    value: AtomicPtr<ffi::PyObject>,
+    /// What a miss does; an owned reference. Null for a hit.
+    call: AtomicPtr<ffi::PyObject>,
+    /// Whether the garbage collector knows the instance.
+    is_tracked: bool,
+}
+
+/// Takes a reference out of its place: with the GIL in two steps, without it in one.
+#[inline(always)]
+fn take(place: &AtomicPtr<ffi::PyObject>) -> Option<Object> {
+    let reference = if FREE_THREADED {
+        place.swap(null_mut(), Ordering::AcqRel)
+    } else {
+        let reference = place.load(Ordering::Relaxed);
+        place.store(null_mut(), Ordering::Relaxed);
+        reference
+    };
+    // SAFETY: what is not null there is an owned reference, and now it is nowhere else.
+    (!reference.is_null()).then(|| unsafe { own(reference) })
+}
+
+/// # Safety
+/// `reference` is an owned one, and not null.
+#[inline(always)]
+unsafe fn own(reference: *mut ffi::PyObject) -> Object {
+    // SAFETY: as the caller says; whoever has a reference is attached.
+    Object::from(unsafe { Bound::from_owned_ptr(Python::assume_attached(), reference) })
+}
+
+/// What is kept for the next hits.
+struct Spare {
+    /// Dead instances, which own nothing and are unknown to the garbage collector.
+    awaitables: [*mut Awaitable; Self::MOST],
+    count: usize,
+    /// The exception that ends an `await` from 3.12 on.
+    stop: *mut ffi::PyStopIterationObject,
+}
+
+// SAFETY: whoever has a `Spare` owns all that it points to, and nothing else points there.
+unsafe impl Send for Spare {}
+
+impl Spare {
+    /// As many as are usually awaited at one time, and no more than 5 KB.
+    const MOST: usize = 64;
+    const NONE: Self = Self { awaitables: [null_mut(); Self::MOST], count: 0, stop: null_mut() };
+
+    #[inline(always)]
+    fn pop(&mut self) -> Option<*mut Awaitable> {
+        self.count = self.count.checked_sub(1)?;
+        self.awaitables.get(self.count).copied()
+    }
+
+    /// Keeps the instance, or returns that there is no place for it.
+    #[inline(always)]
+    fn push(&mut self, dead: *mut Awaitable) -> bool {
+        let Some(place) = self.awaitables.get_mut(self.count) else { return false };
+        *place = dead;
+        self.count += 1;
+        true
+    }
+
+    /// Takes the value out of the exception if nobody but us has it: it must not live longer than the await it ended.
+    #[inline(always)]
+    fn take_stopped(&mut self) -> Option<Object> {
+        if self.stop.is_null() {
+            return None;
+        }
+        // SAFETY: the exception is ours, and so alive; its value is an owned reference, and so is the one put there.
+        unsafe {
+            let none = ffi::Py_None();
+            if (*self.stop).value == none || ffi::Py_REFCNT(self.stop.cast()) != 1 {
+                return None;
+            }
+            ffi::Py_INCREF(none);
+            Some(own(std::mem::replace(&mut (*self.stop).value, none)))
+        }
+    }
+}
+
+each_thread!(static SPARE: Spare = Spare::NONE);
+
+#[cfg(Py_GIL_DISABLED)]
+mod orphans {
+    //! What threads leave behind: when a thread ends, it can release nothing any more, since it is no longer attached.
+
+    use super::{Awaitable, Object, Spare, free, own};
+    use std::sync::{Mutex, PoisonError};
+
+    static LEFT: Mutex<Vec<Spare>> = Mutex::new(Vec::new());
+
+    impl Drop for Spare {
+        fn drop(&mut self) {
+            if self.count > 0 || !self.stop.is_null() {
+                let left = std::mem::replace(self, Spare::NONE);
+                LEFT.lock().unwrap_or_else(PoisonError::into_inner).push(left);
+            }
+        }
+    }
+
+    /// Releases what ended threads have left.
+    pub(super) fn release() {
+        let left = std::mem::take(&mut *LEFT.lock().unwrap_or_else(PoisonError::into_inner));
+        for mut spare in left {
+            while let Some(dead) = spare.pop() {
+                let dead: *mut Awaitable = dead;
+                // SAFETY: the instance is dead, and only the list of the ended thread had it.
+                unsafe { free(dead) };
+            }
+            let stop = std::mem::replace(&mut spare.stop, std::ptr::null_mut());
+            if !stop.is_null() {
+                // SAFETY: it was the ended thread's own reference.
+                drop::<Object>(unsafe { own(stop.cast()) });
+            }
+        }
+    }
+}
+
+/// An instance with a hit's value, ready.
+#[inline(always)]
+pub(crate) fn ready(py: Python<'_>, value: Object) -> Result<Object, Raised> {
+    make(py, Some(value), None)
+}
+
+/// An instance that does what `call` does.
+pub(crate) fn pending(py: Python<'_>, call: PendingCall) -> Result<Object, Raised> {
+    let call = Bound::new(py, call)?;
+    make(py, None, Some(Object::from(call.into_any())))
+}
+
+#[inline(always)]
+fn make(py: Python<'_>, value: Option<Object>, call: Option<Object>) -> Result<Object, Raised> {
+    let instance = match SPARE.with(py, Spare::pop) {
+        Some(dead) => {
+            // SAFETY: the instance is dead, all its memory is there, and its reference to the type has been kept.
+            unsafe { _Py_NewReference(dead.cast()) };
+            dead
+        }
+        None => allocate(py)?,
+    };
+    // SAFETY: the instance is new, and nobody else knows it. What may be part of a cycle is shown to the collector last,
+    // when the instance is complete. Of a value that is not collected itself, an instance cannot be part of one.
+    unsafe {
+        let is_tracked = match &value {
+            Some(value) => ffi::PyType_IS_GC(ffi::Py_TYPE(value.as_ptr())) != 0,
+            None => true,
+        };
+        (&raw mut (*instance).value).write(AtomicPtr::new(value.map_or(null_mut(), Object::into_ptr)));
+        (&raw mut (*instance).call).write(AtomicPtr::new(call.map_or(null_mut(), Object::into_ptr)));
+        (&raw mut (*instance).is_tracked).write(is_tracked);
+        if is_tracked {
+            ffi::PyObject_GC_Track(instance.cast());
+        }
+        Ok(own(instance.cast()))
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn allocate(py: Python<'_>) -> Result<*mut Awaitable, Raised> {
+    #[cfg(Py_GIL_DISABLED)]
+    orphans::release();
+    let kind = awaitable_type(py)?;
+    // SAFETY: the thread is attached, and the type is a complete one of a fixed size whose instances are collected.
+    let instance = unsafe { ffi::PyObject_GC_New::<Awaitable>(kind.as_type_ptr()) };
+    if instance.is_null() { Err(Raised::indicated(py)) } else { Ok(instance) }
+}
+
+/// Gives the memory of a dead instance back, and its reference to the type.
+///
+/// # Safety
+/// The instance is dead and not tracked, owns nothing else, and nobody else has it.
+#[cold]
+unsafe fn free(dead: *mut Awaitable) {
+    // SAFETY: as the caller says.
+    unsafe {
+        let kind = ffi::Py_TYPE(dead.cast());
+        ffi::PyObject_GC_Del(dead.cast());
+        ffi::Py_DECREF(kind.cast());
+    }
+}
+
+unsafe extern "C" {
+    /// Brings a dead object to life: what every allocation ends with. Exported, and not declared by pyo3.
+    fn _Py_NewReference(object: *mut ffi::PyObject);
+}
+
+/// The instance behind the pointer that a slot gets.
+///
+/// # Safety
+/// The interpreter has given `object` to a slot of our type, whose caller keeps it alive for `'a`.
+#[inline(always)]
+unsafe fn instance<'a>(object: *mut ffi::PyObject) -> &'a Awaitable {
+    // SAFETY: as the caller says. Its places are only changed by atomics, or when nobody else has it.
+    unsafe { &*object.cast::<Awaitable>() }
+}
+
+impl Awaitable {
+    /// What a miss does.
+    #[inline(always)]
+    fn call<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PendingCall>> {
+        let call = NonNull::new(self.call.load(Ordering::Acquire))?;
+        // SAFETY: only a `PendingCall` is ever put there, and it stays until the instance is cleared by a garbage
+        // collection or dies. Either way nobody who could call this is left.
+        Some(unsafe { Bound::from_borrowed_ptr(py, call.as_ptr()).cast_into_unchecked() })
+    }
+
+    /// Resumes the call. A hit that is ready was asked before.
+    fn resume(&self, value: Arg<'_>) -> Result<Step, Raised> {
+        Python::attach(|py| match self.call(py) {
+            Some(call) => call.get().send(py, value),
+            None => Err(reused()),
+        })
+    }
+
+    fn throw(&self, py: Python<'_>, args: &[Arg<'_>]) -> Result<Step, Raised> {
+        if let Some(value) = take(&self.value) {
+            drop(value);
+            return Err(bridge::raise_into_unstarted(py, args));
+        }
+        match self.call(py) {
+            Some(call) => call.get().throw(py, args),
+            None => Err(reused()),
+        }
+    }
+}
+
+#[cold]
+fn reused() -> Raised {
+    PyRuntimeError::new_err("cannot reuse already awaited coroutine").into()
+}
+
+/// Ends an iteration with `value`.
+#[cfg(Py_3_12)]
+#[inline(always)]
+fn stop(py: Python<'_>, value: Object) -> *mut ffi::PyObject {
+    // SAFETY: the thread is attached. An iterator may end without an exception, which stands for None. The exception is
+    // changed only when it is as new and this is the only reference to it, so that nobody sees that it is used again.
+    unsafe {
+        if value.as_ptr() == ffi::Py_None() {
+            return null_mut();
+        }
+        let before = SPARE.with(py, |spare| {
+            if spare.stop.is_null() || !is_as_new(spare.stop) {
+                return None;
+            }
+            let before = std::mem::replace(&mut (*spare.stop).value, value.as_ptr());
+            ffi::Py_INCREF(spare.stop.cast());
+            Some((spare.stop, before))
+        });
+        let Some((stop, before)) = before else { return stop_anew(py, value) };
+        std::mem::forget(value);
+        drop(own(before));
+        ffi::PyErr_SetRaisedException(stop.cast());
+        null_mut()
+    }
+}
+
+/// Whether nobody has the exception, and nothing hangs on it but its value.
+///
+/// # Safety
+/// `stop` is alive.
+#[cfg(Py_3_12)]
+#[inline(always)]
+unsafe fn is_as_new(stop: *mut ffi::PyStopIterationObject) -> bool {
+    // SAFETY: the caller says that it is alive, and `check_stop` has seen that it looks like this.
+    unsafe {
+        ffi::Py_REFCNT(stop.cast()) == 1
+            && (*stop).traceback.is_null()
+            && (*stop).context.is_null()
+            && (*stop).cause.is_null()
+            && (*stop).dict.is_null()
+            && (*stop).notes.is_null()
+    }
+}
+
+/// The same with an exception that is made for it, and kept in the other's place.
+#[cfg(Py_3_12)]
+#[cold]
+#[inline(never)]
+fn stop_anew(py: Python<'_>, value: Object) -> *mut ffi::PyObject {
+    let fresh = match py.get_type::<PyStopIteration>().call0() {
+        Ok(fresh) => Object::from(fresh),
+        Err(error) => {
+            error.restore(py);
+            return null_mut();
+        }
+    };
+    let kept = fresh.clone_ref(py);
+    // SAFETY: the exception is new, so nobody else has it; its value is an owned reference, and so is the one put there.
+    let (before, none) = unsafe {
+        let stop = fresh.as_ptr().cast::<ffi::PyStopIterationObject>();
+        let none = own(std::mem::replace(&mut (*stop).value, value.into_ptr()));
+        (SPARE.with(py, |spare| std::mem::replace(&mut spare.stop, kept.into_ptr().cast())), none)
+    };
+    drop(none);
+    if !before.is_null() {
+        // SAFETY: it was the reference that was kept.
+        drop(unsafe { own(before.cast()) });
+    }
+    // SAFETY: the thread is attached, and the reference is handed over.
+    unsafe { ffi::PyErr_SetRaisedException(fresh.into_ptr()) };
+    null_mut()
+}
+
+/// Ends an iteration with `value`. Only for `next()` by hand: `await` does not come here.
+#[cfg(not(Py_3_12))]
+fn stop(py: Python<'_>, value: Object) -> *mut ffi::PyObject {
+    stop_plainly(py, &value)
+}
+
+/// Ends an iteration with an exception like any other, whose `args` are the value, too.
+fn stop_plainly(py: Python<'_>, value: &Object) -> *mut ffi::PyObject {
+    // Not by its type and a value: that would take a tuple for the arguments, and an exception for the one to raise.
+    match py.get_type::<PyStopIteration>().call1((value.bind(py),)) {
+        Ok(stop) => PyErr::from_value(stop).restore(py),
+        Err(error) => error.restore(py),
+    }
+    null_mut()
+}
+
+/// Whether the interpreter lays a `StopIteration` out as it is changed here.
+pub(crate) fn check_stop(py: Python<'_>) -> PyResult<()> {
+    let marker = PyString::new(py, "marker");
+    let stop = py.get_type::<PyStopIteration>().call1((&marker,))?;
+    // SAFETY: the exception is alive, and at least as large as that.
+    let value = unsafe { (*stop.as_ptr().cast::<ffi::PyStopIterationObject>()).value };
+    if value != marker.as_ptr() {
+        return Err(PyImportError::new_err("warp_cache was built for another layout of exceptions"));
+    }
+    Ok(())
+}
+
+unsafe extern "C-unwind" fn am_await(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter calls this slot, so the thread is attached and the object is ours and alive.
+    let (py, this) = unsafe { (Python::assume_attached(), instance(object)) };
+    if this.value.load(Ordering::Relaxed).is_null() {
+        let status = this.call(py).map_or(Status::Done, |call| call.get().status(py));
+        let message = match status {
+            Status::Fresh => None,
+            Status::Begun => Some("coroutine is being awaited already"),
+            Status::Done => Some("cannot reuse already awaited coroutine"),
+        };
+        if let Some(message) = message {
+            PyRuntimeError::new_err(message).restore(py);
+            return null_mut();
+        }
+    }
+    // SAFETY: the object is alive.
+    unsafe { ffi::Py_INCREF(object) };
+    object
+}
+
+unsafe extern "C-unwind" fn am_send(
+    object: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+    result: *mut *mut ffi::PyObject,
+) -> ffi::PySendResult {
+    // SAFETY: the interpreter calls this slot, so the thread is attached, both objects are alive, ours is ours, and the
+    // result may be written.
+    let (py, this, is_none, result) =
+        unsafe { (Python::assume_attached(), instance(object), value == ffi::Py_None(), &mut *result) };
+    if is_none && let Some(value) = take(&this.value) {
+        *result = value.into_ptr();
+        return ffi::PySendResult::PYGEN_RETURN;
+    }
+    // SAFETY: the value is alive while the slot runs.
+    match unsafe { send(py, this, value) } {
+        Ok(Step::Yield(value)) => {
+            *result = value.into_ptr();
+            ffi::PySendResult::PYGEN_NEXT
+        }
+        Ok(Step::Return(value)) => {
+            *result = value.into_ptr();
+            ffi::PySendResult::PYGEN_RETURN
+        }
+        Err(_) => {
+            *result = null_mut();
+            ffi::PySendResult::PYGEN_ERROR
+        }
+    }
+}
+
+/// Resumes with any value.
+///
+/// # Safety
+/// `value` is alive while this runs.
+unsafe fn send(py: Python<'_>, this: &Awaitable, value: *mut ffi::PyObject) -> Result<Step, Raised> {
+    // SAFETY: as the caller says.
+    let value = unsafe { Borrowed::from_ptr(py, value) };
+    let value = value.as_unbound();
+    if this.value.load(Ordering::Relaxed).is_null() {
+        return this.resume(Arg::new(value));
+    }
+    if !value.is_none(py) {
+        return Err(PyTypeError::new_err("can't send non-None value to a just-started coroutine").into());
+    }
+    take(&this.value).map(Step::Return).ok_or_else(reused)
+}
+
+unsafe extern "C-unwind" fn tp_iternext(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter calls this slot, so the thread is attached and the object is ours and alive.
+    let (py, this) = unsafe { (Python::assume_attached(), instance(object)) };
+    if let Some(value) = take(&this.value) {
+        return stop(py, value);
+    }
+    // SAFETY: None is alive.
+    match unsafe { send(py, this, ffi::Py_None()) } {
+        Ok(Step::Yield(value)) => value.into_ptr(),
+        Ok(Step::Return(value)) => stop(py, value),
+        Err(_) => null_mut(),
+    }
+}
+
+/// What a method that drives returns.
+fn driven(py: Python<'_>, step: Result<Step, Raised>) -> *mut ffi::PyObject {
+    match step {
+        Ok(Step::Yield(value)) => value.into_ptr(),
+        Ok(Step::Return(value)) => stop_plainly(py, &value),
+        Err(_) => null_mut(),
+    }
+}
+
+unsafe extern "C-unwind" fn method_send(object: *mut ffi::PyObject, value: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter calls this method, so the thread is attached and both objects are alive and ours is ours.
+    unsafe {
+        let py = Python::assume_attached();
+        driven(py, send(py, instance(object), value))
+    }
+}
+
+unsafe extern "C-unwind" fn method_throw(
+    object: *mut ffi::PyObject,
+    args: *mut *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter calls this method, so the thread is attached, our object is alive, and there are that many
+    // arguments, alive for the call. `Arg` is transparent over the pointer.
+    let (this, args) = unsafe {
+        let count = count.unsigned_abs();
+        (instance(object), if count == 0 { &[][..] } else { std::slice::from_raw_parts(args.cast::<Arg<'_>>(), count) })
+    };
+    Python::attach(|py| {
+        if args.is_empty() || args.len() > 3 {
+            let message = format!("throw expected 1 to 3 arguments, got {}", args.len());
+            PyTypeError::new_err(message).restore(py);
+            return null_mut();
+        }
+        driven(py, this.throw(py, args))
+    })
+}
+
+unsafe extern "C-unwind" fn method_close(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter calls this method, so the thread is attached and the object is ours and alive.
+    let this = unsafe { instance(object) };
+    Python::attach(|py| {
+        drop(take(&this.value));
+        let closed = this.call(py).map_or_else(|| Ok(py.None().into()), |call| call.get().close(py));
+        closed.map_or(null_mut(), Object::into_ptr)
+    })
+}
+
+unsafe extern "C" fn tp_repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter calls this slot, so the thread is attached and the object is ours and alive.
+    let this = unsafe { instance(object) };
+    Python::attach(|py| {
+        let name = attribute(py, this, "__qualname__").ok().flatten();
+        let name = name.map_or_else(String::new, |name| format!(" {name}"));
+        let text = format!("<warp_cache.CachedCoroutine{name} at {object:p}>");
+        PyString::new(py, &text).into_any().into_ptr()
+    })
+}
+
+/// An attribute that coroutines have, as far as this one has it.
+fn attribute<'py>(py: Python<'py>, this: &'py Awaitable, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+    if let Some(call) = this.call(py) {
+        return call.get().attribute(py, name);
+    }
+    // A hit belongs to no function any more; whatever looks these two up wants to print them.
+    Ok(name.ends_with("name__").then(|| PyString::new(py, "CachedCoroutine").into_any()))
+}
+
+unsafe extern "C" fn get_attribute(object: *mut ffi::PyObject, name: *mut c_void) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter calls this getter, so the thread is attached and the object is ours and alive; the name is
+    // the one that stands beside this function in `GETTERS`.
+    let (this, name) = unsafe { (instance(object), CStr::from_ptr(name.cast_const().cast())) };
+    let name = name.to_str().unwrap_or_default();
+    Python::attach(|py| {
+        let value = attribute(py, this, name).and_then(|value| {
+            value
+                .ok_or_else(|| PyAttributeError::new_err(format!("'CachedCoroutine' object has no attribute '{name}'")))
+        });
+        match value {
+            Ok(value) => value.into_ptr(),
+            Err(error) => {
+                error.restore(py);
+                null_mut()
+            }
+        }
+    })
+}
+
+unsafe extern "C" fn tp_traverse(object: *mut ffi::PyObject, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+    // SAFETY: the collector calls this slot while nothing else runs, so our object and what it owns are alive.
+    unsafe {
+        let this = instance(object);
+        for reference in
+            [ffi::Py_TYPE(object).cast(), this.value.load(Ordering::Relaxed), this.call.load(Ordering::Relaxed)]
+        {
+            if !reference.is_null() {
+                let result = visit(reference, arg);
+                if result != 0 {
+                    return result;
+                }
+            }
+        }
+        0
+    }
+}
+
+unsafe extern "C" fn tp_clear(object: *mut ffi::PyObject) -> c_int {
+    // SAFETY: the collector calls this slot on an attached thread with our object alive, which nothing else can reach.
+    let this = unsafe { instance(object) };
+    drop((take(&this.value), take(&this.call)));
+    0
+}
+
+unsafe extern "C-unwind" fn tp_dealloc(object: *mut ffi::PyObject) {
+    // SAFETY: the interpreter calls this slot on an attached thread when nobody has a reference left. What the object
+    // owns is taken out before the object is kept for another use, and dropped after that: it may be foreign code.
+    unsafe {
+        let py = Python::assume_attached();
+        let this = object.cast::<Awaitable>();
+        if (*this).is_tracked {
+            ffi::PyObject_GC_UnTrack(object.cast());
+        }
+        let owned = (take(&(*this).value), take(&(*this).call));
+        let (stopped, is_kept) = SPARE.with(py, |spare| (spare.take_stopped(), spare.push(this)));
+        if !is_kept {
+            free(this);
+        }
+        drop((owned, stopped));
+    }
+}
+
+/// The attributes that a debugger, or asyncio, looks for on a coroutine.
+const ATTRIBUTES: [&CStr; 8] =
+    [c"__name__", c"__qualname__", c"cr_await", c"cr_code", c"cr_frame", c"cr_origin", c"cr_running", c"cr_suspended"];
+
+/// The type, made when it is first asked for.
+pub(crate) fn awaitable_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    TYPE.get_or_try_init(py, || make_type(py).map(Bound::unbind)).map(|kind| kind.bind(py))
+}
+
+fn make_type(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
+    type Plain = unsafe extern "C-unwind" fn(*mut ffi::PyObject, *mut ffi::PyObject) -> *mut ffi::PyObject;
+    type Fast =
+        unsafe extern "C-unwind" fn(*mut ffi::PyObject, *mut *mut ffi::PyObject, ffi::Py_ssize_t) -> *mut ffi::PyObject;
+    let method = |name: &'static CStr, meth, flags, doc: &'static CStr| ffi::PyMethodDef {
+        ml_name: name.as_ptr(),
+        ml_meth: meth,
+        ml_flags: flags,
+        ml_doc: doc.as_ptr(),
+    };
+    // SAFETY: the ABIs differ only in what may unwind; see `Entry`.
+    let (send, throw, close) = unsafe {
+        (
+            transmute::<Plain, ffi::PyCFunction>(method_send),
+            transmute::<Fast, ffi::PyCFunctionFast>(method_throw),
+            transmute::<Plain, ffi::PyCFunction>(method_close),
+        )
+    };
+    // The type has pointers into these for as long as it lives, which is for ever.
+    let methods = Box::leak(Box::new([
+        method(
+            c"send",
+            ffi::PyMethodDefPointer { PyCFunction: send },
+            ffi::METH_O,
+            c"send($self, value, /)\n--\n\nResume, as `await` does, and return what is yielded or raise StopIteration with the result.",
+        ),
+        method(
+            c"throw",
+            ffi::PyMethodDefPointer { PyCFunctionFast: throw },
+            ffi::METH_FASTCALL,
+            c"Raise an exception where the coroutine is suspended: throw(exception), or throw(type, value, traceback).",
+        ),
+        method(
+            c"close",
+            ffi::PyMethodDefPointer { PyCFunction: close },
+            ffi::METH_NOARGS,
+            c"close($self, /)\n--\n\nRaise GeneratorExit where the coroutine is suspended.",
+        ),
+        ffi::PyMethodDef::zeroed(),
+    ]));
+    let mut getters: Vec<_> = ATTRIBUTES
+        .iter()
+        .map(|name| ffi::PyGetSetDef {
+            name: name.as_ptr(),
+            get: Some(get_attribute),
+            set: None,
+            doc: std::ptr::null(),
+            closure: name.as_ptr().cast_mut().cast::<c_void>(),
+        })
+        .collect();
+    getters.push(ffi::PyGetSetDef::default());
+    let getters = Box::leak(getters.into_boxed_slice());
+    let slot = |slot, pfunc| ffi::PyType_Slot { slot, pfunc };
+    let mut slots = [
+        slot(ffi::Py_tp_doc, DOC.as_ptr().cast_mut().cast::<c_void>()),
+        slot(ffi::Py_tp_methods, methods.as_mut_ptr().cast()),
+        slot(ffi::Py_tp_getset, getters.as_mut_ptr().cast()),
+        slot(ffi::Py_tp_repr, tp_repr as *mut c_void),
+        slot(ffi::Py_tp_iternext, tp_iternext as *mut c_void),
+        slot(ffi::Py_tp_traverse, tp_traverse as *mut c_void),
+        slot(ffi::Py_tp_clear, tp_clear as *mut c_void),
+        slot(ffi::Py_tp_dealloc, tp_dealloc as *mut c_void),
+        slot(ffi::Py_am_await, am_await as *mut c_void),
+        slot(ffi::Py_am_send, am_send as *mut c_void),
+        slot(0, null_mut()),
+    ];
+    let flags = ffi::Py_TPFLAGS_DEFAULT
+        | ffi::Py_TPFLAGS_HAVE_GC
+        | ffi::Py_TPFLAGS_IMMUTABLETYPE
+        | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
+    // SAFETY: the slots are complete; what they point to is static.
+    unsafe { bridge::make_type(py, NAME, size_of::<Awaitable>(), flags, &mut slots, None) }
+}

@@ -1,0 +1,36 @@
+//! How a cached coroutine function answers a call: with an awaitable that has the value, or that will get it.
+
+use super::awaitable;
+use super::cached_function::{CachedFunction, Mode};
+use super::ffi::{Call, Object, Raised};
+use super::key::CallKey;
+use super::pending_call::PendingCall;
+use crate::backend::memory::Tally;
+use pyo3::prelude::*;
+
+/// The function is a coroutine function: what is cached is what its coroutine returns.
+#[derive(Debug)]
+pub(crate) struct Coroutines;
+
+impl Mode for Coroutines {
+    /// A call that misses may still find the value when it is awaited.
+    const TALLY: Tally = Tally::Hits;
+
+    #[inline(always)]
+    fn hit(py: Python<'_>, value: Object) -> Result<Object, Raised> {
+        awaitable::ready(py, value)
+    }
+
+    #[inline(never)]
+    fn miss<K: CallKey>(
+        function: &Py<CachedFunction>,
+        py: Python<'_>,
+        call: Call<'_>,
+        key: &K,
+        _: u64,
+    ) -> Result<Object, Raised> {
+        let coroutine = call.forward(py, function.get().function())?;
+        let call = PendingCall::new(function.clone_ref(py).into(), key.to_key(py)?, key.hash(), coroutine);
+        awaitable::pending(py, call)
+    }
+}

@@ -1,0 +1,619 @@
+//! A call of a cached coroutine function that missed, from then until it has its value.
+//!
+//! ```text
+//!             first step                                      the function returns, raises
+//!   Fresh ──► looks again ──► nobody computes it ──► Running ─────────────────────────────► over
+//!                 │ hit                                 ▲                                     ▲
+//!                 ├───────────────────────────────────────────────────────────────────────────┤
+//!                 │ somebody does                       │ the one who did has left            │
+//!                 └─────────────────────► Waiting ──────┴─────────────────────────────────────┘
+//!                                                         it has ended
+//! ```
+//!
+//! The function's coroutine is made when the function is called, so that wrong arguments raise there and a coroutine that is
+//! never awaited says so itself. Whoever gets the value of another call closes it unrun.
+
+use super::async_flight::{AsyncFlight, Landing};
+use super::cached_function::CachedFunction;
+use super::event_loop::EventLoop;
+use super::ffi::{self, Arg, Object, Raised, Sent};
+use super::key::{Key, Stored};
+use crate::backend::memory::{Lookup, Tally};
+use crate::flight::{Missed, Ticket, Turn};
+use crate::sync::Exclusive;
+use pyo3::PyTraverseError;
+use pyo3::exceptions::{PyException, PyRuntimeError, PyStopIteration, PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::pyclass::PyVisit;
+use pyo3::types::{PyBool, PyTuple};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What a step came to.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// The call is suspended, and whoever drives it gets this.
+    Yield(Object),
+    /// The call is over, with this value.
+    Return(Object),
+}
+
+/// How far a call is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    Fresh,
+    Begun,
+    Done,
+}
+
+/// A call's place in a flight.
+#[derive(Debug)]
+struct Seat {
+    flight: Object<AsyncFlight>,
+    ticket: Ticket,
+    /// The flight in whose computation the call was made.
+    parent: Option<Object<AsyncFlight>>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Not stepped yet.
+    Fresh,
+    /// Waits for another call that computes, or for its turn to do so.
+    Waiting(Seat),
+    /// Computes.
+    Running(Seat),
+}
+
+#[derive(Debug)]
+struct State {
+    /// What the function returned. Closed without having run if another call computes.
+    coroutine: Object,
+    /// What is driven: the coroutine's iterator, or that of the signal.
+    iterator: Option<Object>,
+    stage: Stage,
+    /// The store's generation when the key was last looked for.
+    generation: u64,
+}
+
+/// A call that missed.
+#[pyclass(frozen, name = "_PendingCall", module = "warp_cache")]
+#[derive(Debug)]
+pub(crate) struct PendingCall {
+    function: Object<CachedFunction>,
+    key: Key,
+    hash: u64,
+    is_executing: AtomicBool,
+    /// `None` when the call is over. Changed only by the thread that executes it, or when nobody has the call any more.
+    state: Exclusive<Option<State>>,
+}
+
+/// That a thread executes a call, until this is dropped.
+struct Executing<'a>(&'a AtomicBool);
+
+impl Drop for Executing<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// What a step needs of the state while it runs foreign code.
+enum Now {
+    Fresh,
+    Waiting(Object),
+    Running(Object, Object<AsyncFlight>),
+}
+
+impl PendingCall {
+    /// The call of `function` for which it has returned `coroutine`.
+    pub(crate) fn new(function: Object<CachedFunction>, key: Key, hash: u64, coroutine: Object) -> Self {
+        let state = State { coroutine, iterator: None, stage: Stage::Fresh, generation: 0 };
+        Self { function, key, hash, is_executing: AtomicBool::new(false), state: Exclusive::new(Some(state)) }
+    }
+
+    /// Resumes the call with `value`.
+    pub(crate) fn send(&self, py: Python<'_>, value: Arg<'_>) -> Result<Step, Raised> {
+        let _executing = self.execute()?;
+        match self.now(py)? {
+            Now::Fresh if !value.is_none(py) => {
+                Err(PyTypeError::new_err("can't send non-None value to a just-started coroutine").into())
+            }
+            Now::Fresh => self.begin(py),
+            Now::Waiting(iterator) => self.wait(py, ffi::send(py, &iterator, value)),
+            Now::Running(iterator, flight) => self.run(py, &flight, || ffi::send(py, &iterator, value)),
+        }
+    }
+
+    /// Raises an exception where the call is suspended.
+    pub(crate) fn throw(&self, py: Python<'_>, args: &[Arg<'_>]) -> Result<Step, Raised> {
+        let _executing = self.execute()?;
+        match self.now(py)? {
+            Now::Fresh => {
+                let state = self.end(py);
+                match state {
+                    Some(state) if ffi::is_coroutine(&state.coroutine) => {
+                        // It raises what it is given, and knows that it was not forgotten.
+                        throw_into(py, &state.coroutine, args).map(|sent| match sent {
+                            Sent::Yielded(value) => Step::Yield(value),
+                            Sent::Returned(value) => Step::Return(value),
+                        })
+                    }
+                    _ => Err(ffi::raise_into_unstarted(py, args)),
+                }
+            }
+            Now::Waiting(iterator) => self.wait(py, throw_into(py, &iterator, args)),
+            Now::Running(iterator, flight) => self.run(py, &flight, || throw_into(py, &iterator, args)),
+        }
+    }
+
+    /// Ends the call where it is suspended, and lets a waiter take over.
+    pub(crate) fn close(&self, py: Python<'_>) -> Result<Object, Raised> {
+        let _executing = self.execute()?;
+        let Some(state) = self.end(py) else { return Ok(py.None().into()) };
+        let closed = match &state.iterator {
+            Some(iterator) => close(py, iterator),
+            None => close(py, &state.coroutine),
+        };
+        self.dismiss(py, state);
+        Ok(closed?.into())
+    }
+
+    /// How far the call is.
+    pub(crate) fn status(&self, py: Python<'_>) -> Status {
+        self.state.with(py, |state| match state {
+            None => Status::Done,
+            Some(State { stage: Stage::Fresh, .. }) if !self.is_executing.load(Ordering::Acquire) => Status::Fresh,
+            Some(_) => Status::Begun,
+        })
+    }
+
+    /// An attribute that a coroutine has, as far as this call has it.
+    pub(crate) fn attribute<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let is_executing = self.is_executing.load(Ordering::Acquire);
+        let truth = |truth| Ok(Some(PyBool::new(py, truth).to_owned().into_any()));
+        match name {
+            "cr_running" => return truth(is_executing),
+            "cr_suspended" => return truth(!is_executing && self.status(py) == Status::Begun),
+            "__name__" | "__qualname__" => return self.function.bind(py).as_any().getattr_opt(name),
+            _ => {}
+        }
+        let (coroutine, signal) = self.state.with(py, |state| {
+            let coroutine = state.as_ref().map(|state| state.coroutine.clone_ref(py));
+            let signal = state.as_ref().and_then(|state| match state.stage {
+                Stage::Waiting(_) => state.iterator.as_ref().map(|iterator| iterator.clone_ref(py)),
+                _ => None,
+            });
+            (coroutine, signal)
+        });
+        match (coroutine, signal) {
+            (None, _) => Ok((name != "cr_code").then(|| py.None().into_bound(py))),
+            (Some(_), Some(signal)) if name == "cr_await" => Ok(Some(signal.bind(py).clone())),
+            (Some(coroutine), _) => coroutine.bind(py).getattr_opt(name),
+        }
+    }
+
+    fn execute(&self) -> Result<Executing<'_>, Raised> {
+        if self.is_executing.swap(true, Ordering::AcqRel) {
+            return Err(PyValueError::new_err("coroutine already executing").into());
+        }
+        Ok(Executing(&self.is_executing))
+    }
+
+    fn now(&self, py: Python<'_>) -> Result<Now, Raised> {
+        let now = self.state.with(py, |state| {
+            let state = state.as_ref()?;
+            Some(match (&state.stage, &state.iterator) {
+                (Stage::Waiting(_), Some(iterator)) => Now::Waiting(iterator.clone_ref(py)),
+                (Stage::Running(seat), Some(iterator)) => {
+                    Now::Running(iterator.clone_ref(py), seat.flight.clone_ref(py))
+                }
+                _ => Now::Fresh,
+            })
+        });
+        now.ok_or_else(|| PyRuntimeError::new_err("cannot reuse already awaited coroutine").into())
+    }
+
+    fn query(&self) -> Stored<'_> {
+        Stored::new(&self.key, self.hash, self.function.get().cache().rules)
+    }
+
+    /// The first step: looks again, since another call may have stored the value or begun to compute it meanwhile.
+    fn begin(&self, py: Python<'_>) -> Result<Step, Raised> {
+        self.try_to_begin(py).map_err(|raised| {
+            let error = raised.fetch(py);
+            // Raised before there was a flight, such as by a key's `__eq__`.
+            self.close_unrun(py);
+            error.into()
+        })
+    }
+
+    fn try_to_begin(&self, py: Python<'_>) -> Result<Step, Raised> {
+        let cache = self.function.get().cache();
+        let parent = AsyncFlight::current(py)?;
+        loop {
+            match self.look_again(py)? {
+                Lookup::Hit(value) => {
+                    self.close_unrun(py);
+                    return Ok(Step::Return(value));
+                }
+                Lookup::Miss { generation } => self.state.with(py, |state| {
+                    if let Some(state) = state {
+                        state.generation = generation;
+                    }
+                }),
+            }
+            let Some(flights) = cache.flights.as_ref() else { unreachable!("a coroutine function has flights") };
+            let home = if cache.is_single_flight() { EventLoop::running(py) } else { None };
+            let Some(home) = home else { return self.lead(py, None, parent) };
+            match flights.find(py, &self.query(), &home)? {
+                None => return self.lead(py, Some(home), parent),
+                Some(flight) if AsyncFlight::would_wait_for_itself(py, parent.as_ref(), &flight) => {
+                    return self.lead(py, None, parent);
+                }
+                Some(flight) => {
+                    let (signal, iterator) = home.signal(py)?;
+                    match flight.get().join(py, signal) {
+                        Ok(ticket) => {
+                            let sent = ffi::send(py, &iterator, Arg::new(&py.None()));
+                            if let Some(parent) = &parent {
+                                parent.get().awaits(py, &flight);
+                            }
+                            self.set(py, Stage::Waiting(Seat { flight, ticket, parent }), Some(iterator));
+                            return self.wait(py, sent);
+                        }
+                        Err(Missed::Landed(landing)) => return self.take(py, landing),
+                        Err(Missed::Deserted) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn look_again(&self, py: Python<'_>) -> Result<Lookup<Object>, Raised> {
+        let memory = &self.function.get().cache().memory;
+        let query = self.query();
+        let read = |value: &Object| value.clone_ref(py);
+        match memory.look_up(py, &query, Tally::Hits, read) {
+            Some(lookup) => Ok(lookup),
+            None => memory.look_up_asking(py, &query, Tally::Hits, read),
+        }
+    }
+
+    /// Computes, in a flight of its own that callers in `home` may join.
+    fn lead(
+        &self,
+        py: Python<'_>,
+        home: Option<EventLoop>,
+        parent: Option<Object<AsyncFlight>>,
+    ) -> Result<Step, Raised> {
+        let cache = self.function.get().cache();
+        let (flight, ticket) = AsyncFlight::begin(py, parent.as_ref())?;
+        if let Some(flights) = &cache.flights {
+            flights.add(py, self.key.clone_ref(py), self.hash, home, &flight);
+        }
+        if let Some(parent) = &parent {
+            parent.get().awaits(py, &flight);
+        }
+        let seat = Seat { flight: flight.clone_ref(py), ticket, parent };
+        self.compute(py, &flight, seat)
+    }
+
+    /// Runs the function, whose coroutine has not run yet.
+    fn compute(&self, py: Python<'_>, flight: &Object<AsyncFlight>, seat: Seat) -> Result<Step, Raised> {
+        self.function.get().cache().memory.count_miss(py);
+        self.set(py, Stage::Running(seat), None);
+        self.run(py, flight, || {
+            let coroutine = self.state.with(py, |state| state.as_ref().map(|state| state.coroutine.clone_ref(py)));
+            let Some(coroutine) = coroutine else { unreachable!("only the thread that executes a call ends it") };
+            let iterator = awaited(py, coroutine)?;
+            self.state.with(py, |state| {
+                if let Some(state) = state {
+                    state.iterator = Some(iterator.clone_ref(py));
+                }
+            });
+            ffi::send(py, &iterator, Arg::new(&py.None()))
+        })
+    }
+
+    /// A step of the function.
+    fn run(
+        &self,
+        py: Python<'_>,
+        flight: &Object<AsyncFlight>,
+        step: impl FnOnce() -> Result<Sent, Raised>,
+    ) -> Result<Step, Raised> {
+        let sent = AsyncFlight::enter(py, flight).and_then(|entered| {
+            // An error is set aside for the moment: none may be set while the context is changed back.
+            let sent = step().map_err(|raised| raised.fetch(py));
+            entered.leave(py);
+            Ok(sent?)
+        });
+        match sent {
+            Ok(Sent::Yielded(value)) => Ok(Step::Yield(value)),
+            Ok(Sent::Returned(value)) => self.land(py, value),
+            Err(raised) => Err(self.fail(py, raised.fetch(py))),
+        }
+    }
+
+    /// A step of the signal.
+    fn wait(&self, py: Python<'_>, mut sent: Result<Sent, Raised>) -> Result<Step, Raised> {
+        loop {
+            match sent {
+                Ok(Sent::Yielded(value)) => return Ok(Step::Yield(value)),
+                Ok(Sent::Returned(_)) => {}
+                Err(raised) => {
+                    let error = raised.fetch(py);
+                    if let Some(state) = self.end(py) {
+                        self.dismiss(py, state);
+                    }
+                    return Err(error.into());
+                }
+            }
+            let Some((flight, ticket)) = self.state.with(py, |state| match state {
+                Some(State { stage: Stage::Waiting(seat), .. }) => Some((seat.flight.clone_ref(py), seat.ticket)),
+                _ => None,
+            }) else {
+                unreachable!("only the thread that executes a call ends it")
+            };
+            match flight.get().turn(py, ticket) {
+                Turn::Take(landing) => return self.take(py, landing),
+                Turn::Lead => return self.take_over(py, &flight),
+                Turn::Wait => {
+                    // Somebody else has woken the call.
+                    sent = self.sleep_again(py, &flight, ticket);
+                }
+            }
+        }
+    }
+
+    fn sleep_again(&self, py: Python<'_>, flight: &Object<AsyncFlight>, ticket: Ticket) -> Result<Sent, Raised> {
+        let home = EventLoop::running(py).ok_or_else(|| PyRuntimeError::new_err("no running event loop"))?;
+        let (signal, iterator) = home.signal(py)?;
+        let before = self
+            .state
+            .with(py, |state| state.as_mut().and_then(|state| state.iterator.replace(iterator.clone_ref(py))));
+        drop(before);
+        flight.get().wait_again(py, ticket, signal);
+        ffi::send(py, &iterator, Arg::new(&py.None()))
+    }
+
+    /// The one who computed has left before the end, and it is this call's turn.
+    fn take_over(&self, py: Python<'_>, flight: &Object<AsyncFlight>) -> Result<Step, Raised> {
+        match self.look_again(py) {
+            // Stored meanwhile, by a loop in another thread or a computation inside the one that was left.
+            Ok(Lookup::Hit(value)) => {
+                if let Some(state) = self.end(py) {
+                    close_quietly(py, &state.coroutine);
+                    self.finish(py, state, Landing::Value(value.clone_ref(py)));
+                }
+                Ok(Step::Return(value))
+            }
+            Ok(Lookup::Miss { generation }) => {
+                let seat = self.state.with(py, |state| match state {
+                    Some(state) => {
+                        state.generation = generation;
+                        match std::mem::replace(&mut state.stage, Stage::Fresh) {
+                            Stage::Waiting(seat) | Stage::Running(seat) => Some(seat),
+                            Stage::Fresh => None,
+                        }
+                    }
+                    None => None,
+                });
+                let Some(seat) = seat else { unreachable!("only the thread that executes a call ends it") };
+                flight.get().adopt(py, seat.parent.as_ref());
+                self.compute(py, flight, seat)
+            }
+            Err(raised) => Err(self.fail(py, raised.fetch(py))),
+        }
+    }
+
+    /// The function has returned.
+    fn land(&self, py: Python<'_>, value: Object) -> Result<Step, Raised> {
+        let Some(state) = self.end(py) else { return Ok(Step::Return(value)) };
+        let cache = self.function.get().cache();
+        let kept = match &state.stage {
+            Stage::Running(Seat { flight, .. }) if cache.options.max_size != Some(0) => {
+                let flight = flight.get();
+                let key = self.key.clone_ref(py);
+                cache.keep(py, &self.query(), state.generation, key, value.clone_ref(py), || !flight.is_stale())
+            }
+            _ => Ok(()),
+        };
+        // What a key's `__eq__` raises concerns this caller. The others get what they have waited for.
+        let kept = kept.map_err(|raised| raised.fetch(py));
+        self.finish(py, state, Landing::Value(value.clone_ref(py)));
+        kept?;
+        Ok(Step::Return(value))
+    }
+
+    /// The function has raised.
+    fn fail(&self, py: Python<'_>, error: PyErr) -> Raised {
+        if let Some(state) = self.end(py) {
+            // What is no `Exception` does not speak of the function, but ends this caller: cancellation, exit.
+            if error.is_instance_of::<PyException>(py) {
+                let landing = Landing::Failure {
+                    exception: error.value(py).clone().into_any().into(),
+                    traceback: error.traceback(py).map(|traceback| traceback.into_any().into()),
+                };
+                self.finish(py, state, landing);
+            } else {
+                self.dismiss(py, state);
+            }
+        }
+        error.into()
+    }
+
+    /// Ends the flight of a call that led it.
+    fn finish(&self, py: Python<'_>, state: State, landing: Landing) {
+        let State { coroutine, iterator, stage, .. } = state;
+        if let Stage::Running(seat) | Stage::Waiting(seat) = stage {
+            self.forget(py, &seat);
+            seat.flight.get().land(py, landing);
+        }
+        drop((coroutine, iterator));
+    }
+
+    /// Takes a call out that ends before its flight does.
+    fn dismiss(&self, py: Python<'_>, state: State) {
+        let State { coroutine, iterator, stage, .. } = state;
+        let (seat, is_waiting) = match stage {
+            Stage::Fresh => return,
+            Stage::Waiting(seat) => (seat, true),
+            Stage::Running(seat) => (seat, false),
+        };
+        drop(iterator);
+        if is_waiting {
+            close_quietly(py, &coroutine);
+            self.function.get().cache().memory.count_miss(py);
+        }
+        drop(coroutine);
+        if seat.flight.get().leave(py, seat.ticket) {
+            self.forget(py, &seat);
+        } else if let Some(parent) = &seat.parent {
+            parent.get().awaits_no_more(py, &seat.flight);
+        }
+    }
+
+    /// Takes a flight that is over, or that everybody has left, out of where it is found.
+    fn forget(&self, py: Python<'_>, seat: &Seat) {
+        if let Some(flights) = &self.function.get().cache().flights {
+            flights.remove(py, self.hash, &seat.flight);
+        }
+        if let Some(parent) = &seat.parent {
+            parent.get().awaits_no_more(py, &seat.flight);
+        }
+    }
+
+    /// The call that computed has ended.
+    fn take(&self, py: Python<'_>, landing: Landing) -> Result<Step, Raised> {
+        if let Some(State { coroutine, iterator, stage, .. }) = self.end(py) {
+            close_quietly(py, &coroutine);
+            if let Stage::Waiting(Seat { flight, parent: Some(parent), .. }) = &stage {
+                parent.get().awaits_no_more(py, flight);
+            }
+            drop((coroutine, iterator, stage));
+        }
+        let memory = &self.function.get().cache().memory;
+        match landing {
+            Landing::Value(value) => {
+                memory.count_hit(py);
+                Ok(Step::Return(value))
+            }
+            Landing::Failure { exception, traceback } => {
+                memory.count_miss(py);
+                let error = PyErr::from_value(exception.bind(py).clone());
+                // Each waiter adds its own frames to it, and not to those of the others.
+                let traceback = traceback.as_ref().and_then(|traceback| traceback.bind(py).clone().cast_into().ok());
+                error.set_traceback(py, traceback);
+                Err(error.into())
+            }
+        }
+    }
+
+    fn close_unrun(&self, py: Python<'_>) {
+        if let Some(state) = self.end(py) {
+            close_quietly(py, &state.coroutine);
+        }
+    }
+
+    fn set(&self, py: Python<'_>, stage: Stage, iterator: Option<Object>) {
+        let before = self.state.with(py, |state| {
+            state.as_mut().map(|state| {
+                (std::mem::replace(&mut state.stage, stage), std::mem::replace(&mut state.iterator, iterator))
+            })
+        });
+        drop(before);
+    }
+
+    fn end(&self, py: Python<'_>) -> Option<State> {
+        self.state.with(py, Option::take)
+    }
+
+    /// Nobody has the call any more.
+    fn abandon(&self, py: Python<'_>) {
+        if let Some(state) = self.end(py) {
+            // This runs when the interpreter drops an object, maybe on the way of an exception.
+            let error = PyErr::take(py);
+            self.dismiss(py, state);
+            if let Some(error) = error {
+                error.restore(py);
+            }
+        }
+    }
+}
+
+impl Drop for PendingCall {
+    fn drop(&mut self) {
+        Python::attach(|py| self.abandon(py));
+    }
+}
+
+#[pymethods]
+impl PendingCall {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&*self.function)?;
+        self.key.traverse(&visit)?;
+        let state = self.state.peek(&visit, |state| {
+            let Some(state) = state else { return Ok(()) };
+            visit.call(&*state.coroutine)?;
+            if let Some(iterator) = &state.iterator {
+                visit.call(&**iterator)?;
+            }
+            let (Stage::Waiting(seat) | Stage::Running(seat)) = &state.stage else { return Ok(()) };
+            visit.call(&*seat.flight)?;
+            seat.parent.as_ref().map_or(Ok(()), |parent| visit.call(&**parent))
+        });
+        state.unwrap_or(Ok(()))
+    }
+
+    fn __clear__(&self) {
+        Python::attach(|py| self.abandon(py));
+    }
+}
+
+/// What drives an awaitable.
+fn awaited(py: Python<'_>, awaitable: Object) -> Result<Object, Raised> {
+    if ffi::is_coroutine(&awaitable) {
+        return Ok(awaitable);
+    }
+    let object = awaitable.bind(py);
+    match object.getattr_opt(intern!(py, "__await__"))? {
+        Some(method) => Ok(method.call0()?.into()),
+        // A generator that types.coroutine has made awaitable.
+        None if ffi::is_generator(&awaitable) => Ok(awaitable),
+        None => {
+            let kind = object.get_type().name()?;
+            Err(PyTypeError::new_err(format!("object {kind} can't be used in 'await' expression")).into())
+        }
+    }
+}
+
+/// Raises an exception where `iterator` is suspended.
+fn throw_into(py: Python<'_>, iterator: &Object, args: &[Arg<'_>]) -> Result<Sent, Raised> {
+    let Some(throw) = iterator.bind(py).getattr_opt(intern!(py, "throw"))? else {
+        return Err(ffi::raise_into_unstarted(py, args));
+    };
+    let args = PyTuple::new(py, args.iter().map(|arg| arg.bind(py)))?;
+    match throw.call1(args) {
+        Ok(value) => Ok(Sent::Yielded(value.into())),
+        Err(error) if error.is_instance_of::<PyStopIteration>(py) => {
+            Ok(Sent::Returned(error.value(py).getattr(intern!(py, "value"))?.into()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Closes what can be closed.
+fn close<'py>(py: Python<'py>, iterator: &Object) -> PyResult<Bound<'py, PyAny>> {
+    match iterator.bind(py).getattr_opt(intern!(py, "close"))? {
+        Some(close) => close.call0(),
+        None => Ok(py.None().into_bound(py)),
+    }
+}
+
+/// The same for what has not run: nothing in it can raise.
+fn close_quietly(py: Python<'_>, coroutine: &Object) {
+    if let Err(error) = close(py, coroutine) {
+        error.write_unraisable(py, Some(coroutine.bind(py)));
+    }
+}
