@@ -8,7 +8,8 @@ CARGO ?= cargo
 BIN := $(VENV)/bin
 # A build folder for each interpreter, so that going from one to another compiles nothing again.
 TARGET := $(or $(CARGO_TARGET_DIR),target)/$(notdir $(VENV))
-TOOLS := pytest>=9.0 hypothesis pytest-benchmark mypy pyright[nodejs] typing-extensions ruff
+TOOLS := pytest>=9.0 hypothesis pytest-benchmark mypy pyright[nodejs] typing-extensions ruff \
+	aiohttp anyio async_lru fastapi httpx trio uvloop
 SOURCES := $(shell find src -name '*.rs') build.rs Cargo.toml Cargo.lock pyproject.toml warp_cache.pyi
 PYTHON_FILES := tests examples benches
 
@@ -34,6 +35,7 @@ bench: build $(VENV)/.tools ## Measure against functools.lru_cache
 	@# pytest reports a folder without benchmarks as status 5.
 	$(BIN)/python -m pytest benches --benchmark-only || [ $$? -eq 5 ]
 	$(BIN)/python benches/compare.py
+	$(BIN)/python benches/awaiting.py
 	$(BIN)/python benches/memory.py
 
 lint: build $(VENV)/.tools ## Check formatting, lints, types and documentation

@@ -94,6 +94,11 @@ mod seam {
     use super::Token;
     use pyo3::ffi::{PyMutex, PyMutex_Lock, PyMutex_Unlock};
     use std::cell::UnsafeCell;
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    /// What is in the byte of a mutex that nobody has, and of one that somebody has and nobody waits for.
+    const FREE: u8 = 0;
+    const LOCKED: u8 = 1;
 
     /// State that one thread at a time may touch.
     #[derive(Debug)]
@@ -120,8 +125,10 @@ mod seam {
     impl<T> Drop for Lent<'_, T> {
         #[inline(always)]
         fn drop(&mut self) {
-            // SAFETY: `lend` locked this mutex on this thread, and nobody else unlocks it.
-            unsafe { PyMutex_Unlock(self.0.mutex.get()) }
+            if self.0.bits().compare_exchange(LOCKED, FREE, Ordering::Release, Ordering::Relaxed).is_err() {
+                // SAFETY: `lend` locked this mutex on this thread, and nobody else unlocks it.
+                unsafe { PyMutex_Unlock(self.0.mutex.get()) }
+            }
         }
     }
 
@@ -134,10 +141,20 @@ mod seam {
         /// Lends the state for the length of a scope that must not call Python.
         #[inline(always)]
         pub fn lend(&self, _: Token<'_>) -> Lent<'_, T> {
-            // SAFETY: the mutex is initialised, does not move while it is lent, and the token proves that this thread is
-            // attached, as `PyMutex_Lock` asks.
-            unsafe { PyMutex_Lock(self.mutex.get()) };
+            if self.bits().compare_exchange(FREE, LOCKED, Ordering::Acquire, Ordering::Relaxed).is_err() {
+                // SAFETY: the mutex is initialised, does not move while it is lent, and the token proves that this thread is
+                // attached, as `PyMutex_Lock` asks.
+                unsafe { PyMutex_Lock(self.mutex.get()) };
+            }
             Lent(self)
+        }
+
+        /// The mutex as its two functions see it. They begin as this file does, and do the rest: what the interpreter's
+        /// headers put in line, its functions need not be called for.
+        #[inline(always)]
+        fn bits(&self) -> &AtomicU8 {
+            // SAFETY: a `PyMutex` is one byte that is only touched by atomic operations.
+            unsafe { AtomicU8::from_ptr(self.mutex.get().cast::<u8>()) }
         }
 
         /// Lends the state to a garbage collection.
@@ -170,6 +187,22 @@ mod lent {
             // SAFETY: as above, and this borrow is the only one of this `Lent`.
             unsafe { &mut *self.state() }
         }
+    }
+}
+
+/// Whether another thread may call a method of the object while one of it runs here.
+///
+/// Where the caller's reference is the only one, nobody else can call anything.
+#[cfg(feature = "python")]
+#[inline(always)]
+pub(crate) fn is_reachable_elsewhere(object: &pyo3::ffi::PyObject) -> bool {
+    #[cfg(all(Py_GIL_DISABLED, Py_3_14))]
+    // SAFETY: the object is alive.
+    return unsafe { pyo3::ffi::PyUnstable_Object_IsUniquelyReferenced(std::ptr::from_ref(object).cast_mut()) } == 0;
+    #[cfg(not(all(Py_GIL_DISABLED, Py_3_14)))]
+    {
+        let _ = object;
+        FREE_THREADED
     }
 }
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-QUICKSTART = Path(__file__).parent.parent / "examples" / "quickstart.py"
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+QUICKSTART, WEB_SERVICE = EXAMPLES / "quickstart.py", EXAMPLES / "web_service.py"
 INFO = re.compile(
     r"^(\S+(?: [A-Z]+)?) +CacheInfo\(hits=(\d+), misses=(\d+), max_?size=(\d+), curr(?:ent_)?size=(\d+)\)$", re.M
 )
@@ -36,3 +40,62 @@ def test_quickstart_compares_every_strategy_with_functools() -> None:
         assert len(bar) == round(hit_ratio * 30)
     assert re.search(r"^uncached .*scaled up", done.stdout, re.M)
     assert "All gave the same answers." in done.stdout
+
+
+SERVICE_ROW = re.compile(
+    r"^(no cache|@cache) +([\d,]+) +([\d.]+) +([\d,]+) +([\d.]+) +([\d.]+) +([\d.]+) +([\d,]+)$", re.M
+)
+SAVED = re.compile(
+    r"^pages not made, thanks to the cache +([\d,]+)\n"
+    r"  the page was stored +([\d,]+)\n"
+    r"  it was being made: waited for it +([\d,]+)\n"
+    r"CacheInfo\(hits=(\d+), misses=(\d+), max_size=(\d+), current_size=(\d+)\)$",
+    re.M,
+)
+
+
+def numbers(texts: Iterable[str]) -> list[float]:
+    return [float(text.replace(",", "")) for text in texts]
+
+
+def test_web_service_saves_what_it_says() -> None:
+    pytest.importorskip("aiohttp")
+    command = [sys.executable, str(WEB_SERVICE), "--quick"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+    rows = {name: numbers(texts) for name, *texts in SERVICE_ROW.findall(done.stdout)}
+    assert list(rows) == ["no cache", "@cache"]
+    for requests, seconds, per_second, median, p95, p99, _ in rows.values():
+        assert requests == 1000
+        assert per_second == pytest.approx(requests / seconds, rel=0.1)
+        assert 0 < median <= p95 <= p99 <= seconds * 1000
+    assert rows["no cache"][-1] == 1000
+
+    [texts] = SAVED.findall(done.stdout)
+    saved, stored, waited, hits, misses, max_size, current_size = numbers(texts)
+    assert misses == rows["@cache"][-1] < 1000
+    assert hits == saved == stored + waited == 1000 - misses
+    assert stored > 0
+    assert waited > 0
+    assert 0 < current_size <= min(max_size, misses)
+
+
+@pytest.mark.parametrize(
+    ("option", "number"), [("--requests", "1"), ("--requests", "1e3"), ("--concurrency", "0"), ("--concurrency", "101")]
+)
+def test_web_service_refuses_impossible_numbers(option: str, number: str) -> None:
+    pytest.importorskip("aiohttp")
+    command = [sys.executable, str(WEB_SERVICE), f"{option}={number}"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=240)
+    assert done.returncode == 2
+    assert f"argument {option}: a whole number from" in done.stderr
+    assert f"not '{number}'" in done.stderr
+
+
+def test_web_service_says_what_it_needs() -> None:
+    code = f"import runpy, sys; sys.modules['aiohttp'] = None; runpy.run_path({str(WEB_SERVICE)!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=240)
+    assert done.returncode == 1
+    assert done.stderr == "This example needs aiohttp: pip install aiohttp\n"

@@ -4,17 +4,16 @@
 //! with the value in it, ready; a miss has a [`PendingCall`], to which every operation is handed on. Everything that
 //! decides something is there; here are the slots.
 //!
-//! What makes awaiting a hit cheaper than awaiting an empty `async def`:
-//! - dead objects are kept and used again;
-//! - up to 3.11 `await` calls `am_send`, which returns the value as it is; from 3.12 on it calls `tp_iternext`, which must
-//!   raise `StopIteration`: one instance is used again and again, as long as nobody else has a reference to it.
+//! Up to 3.11 `await` calls `am_send`, which returns the value as it is; from 3.12 on it calls `tp_iternext`, which must raise
+//! `StopIteration`. asyncio's tasks call `am_send` everywhere.
 
 #![allow(unsafe_code)]
 
 use super::ffi::{self as bridge, Arg, Object, Raised};
 use super::pending_call::{PendingCall, Status, Step};
-use crate::sync::{FREE_THREADED, each_thread};
-use pyo3::exceptions::{PyAttributeError, PyImportError, PyRuntimeError, PyStopIteration, PyTypeError};
+use super::spare::{self, own};
+use crate::sync::is_reachable_elsewhere;
+use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -41,114 +40,32 @@ struct Awaitable {
     is_tracked: bool,
 }
 
-/// Takes a reference out of its place: with the GIL in two steps, without it in one.
+impl Awaitable {
+    /// Takes a reference out of its place. Where another thread may try to at this moment, only one gets it.
+    #[inline(always)]
+    fn take(&self, place: impl Fn(&Self) -> &AtomicPtr<ffi::PyObject>) -> Option<Object> {
+        let place = place(self);
+        let reference = if is_reachable_elsewhere(&self.head) {
+            place.swap(null_mut(), Ordering::AcqRel)
+        } else {
+            let reference = place.load(Ordering::Relaxed);
+            place.store(null_mut(), Ordering::Relaxed);
+            reference
+        };
+        // SAFETY: what is not null there is an owned reference, and now it is nowhere else.
+        (!reference.is_null()).then(|| unsafe { own(reference) })
+    }
+}
+
+/// Takes a reference out of its place in an object that nobody can reach any more.
+///
+/// # Safety
+/// Nobody can: it is dead.
 #[inline(always)]
-fn take(place: &AtomicPtr<ffi::PyObject>) -> Option<Object> {
-    let reference = if FREE_THREADED {
-        place.swap(null_mut(), Ordering::AcqRel)
-    } else {
-        let reference = place.load(Ordering::Relaxed);
-        place.store(null_mut(), Ordering::Relaxed);
-        reference
-    };
+unsafe fn take_last(place: &mut AtomicPtr<ffi::PyObject>) -> Option<Object> {
+    let reference = std::mem::replace(place.get_mut(), null_mut());
     // SAFETY: what is not null there is an owned reference, and now it is nowhere else.
     (!reference.is_null()).then(|| unsafe { own(reference) })
-}
-
-/// # Safety
-/// `reference` is an owned one, and not null.
-#[inline(always)]
-unsafe fn own(reference: *mut ffi::PyObject) -> Object {
-    // SAFETY: as the caller says; whoever has a reference is attached.
-    Object::from(unsafe { Bound::from_owned_ptr(Python::assume_attached(), reference) })
-}
-
-/// What is kept for the next hits.
-struct Spare {
-    /// Dead instances, which own nothing and are unknown to the garbage collector.
-    awaitables: [*mut Awaitable; Self::MOST],
-    count: usize,
-    /// The exception that ends an `await` from 3.12 on.
-    stop: *mut ffi::PyStopIterationObject,
-}
-
-// SAFETY: whoever has a `Spare` owns all that it points to, and nothing else points there.
-unsafe impl Send for Spare {}
-
-impl Spare {
-    /// As many as are usually awaited at one time, and no more than 5 KB.
-    const MOST: usize = 64;
-    const NONE: Self = Self { awaitables: [null_mut(); Self::MOST], count: 0, stop: null_mut() };
-
-    #[inline(always)]
-    fn pop(&mut self) -> Option<*mut Awaitable> {
-        self.count = self.count.checked_sub(1)?;
-        self.awaitables.get(self.count).copied()
-    }
-
-    /// Keeps the instance, or returns that there is no place for it.
-    #[inline(always)]
-    fn push(&mut self, dead: *mut Awaitable) -> bool {
-        let Some(place) = self.awaitables.get_mut(self.count) else { return false };
-        *place = dead;
-        self.count += 1;
-        true
-    }
-
-    /// Takes the value out of the exception if nobody but us has it: it must not live longer than the await it ended.
-    #[inline(always)]
-    fn take_stopped(&mut self) -> Option<Object> {
-        if self.stop.is_null() {
-            return None;
-        }
-        // SAFETY: the exception is ours, and so alive; its value is an owned reference, and so is the one put there.
-        unsafe {
-            let none = ffi::Py_None();
-            if (*self.stop).value == none || ffi::Py_REFCNT(self.stop.cast()) != 1 {
-                return None;
-            }
-            ffi::Py_INCREF(none);
-            Some(own(std::mem::replace(&mut (*self.stop).value, none)))
-        }
-    }
-}
-
-each_thread!(static SPARE: Spare = Spare::NONE);
-
-#[cfg(Py_GIL_DISABLED)]
-mod orphans {
-    //! What threads leave behind: when a thread ends, it can release nothing any more, since it is no longer attached.
-
-    use super::{Awaitable, Object, Spare, free, own};
-    use std::sync::{Mutex, PoisonError};
-
-    static LEFT: Mutex<Vec<Spare>> = Mutex::new(Vec::new());
-
-    impl Drop for Spare {
-        fn drop(&mut self) {
-            if self.count > 0 || !self.stop.is_null() {
-                let left = std::mem::replace(self, Spare::NONE);
-                LEFT.lock().unwrap_or_else(PoisonError::into_inner).push(left);
-            }
-        }
-    }
-
-    /// Releases what ended threads have left.
-    pub(super) fn release() {
-        let left = std::mem::take(&mut *LEFT.lock().unwrap_or_else(PoisonError::into_inner));
-        for mut spare in left {
-            while let Some(dead) = spare.pop() {
-                let dead: *mut Awaitable = dead;
-                // SAFETY: the instance is dead, and only the list of the ended thread had it.
-                unsafe { free(dead) };
-            }
-            let stop = std::mem::replace(&mut spare.stop, std::ptr::null_mut());
-            if !stop.is_null() {
-                // SAFETY: it was the ended thread's own reference.
-                drop::<Object>(unsafe { own(stop.cast()) });
-            }
-        }
-    }
 }
 
 /// An instance with a hit's value, ready.
@@ -165,12 +82,8 @@ pub(crate) fn pending(py: Python<'_>, call: PendingCall) -> Result<Object, Raise
 
 #[inline(always)]
 fn make(py: Python<'_>, value: Option<Object>, call: Option<Object>) -> Result<Object, Raised> {
-    let instance = match SPARE.with(py, Spare::pop) {
-        Some(dead) => {
-            // SAFETY: the instance is dead, all its memory is there, and its reference to the type has been kept.
-            unsafe { _Py_NewReference(dead.cast()) };
-            dead
-        }
+    let instance = match spare::revive(py) {
+        Some(instance) => instance.as_ptr().cast::<Awaitable>(),
         None => allocate(py)?,
     };
     // SAFETY: the instance is new, and nobody else knows it. What may be part of a cycle is shown to the collector last,
@@ -193,31 +106,11 @@ fn make(py: Python<'_>, value: Option<Object>, call: Option<Object>) -> Result<O
 #[cold]
 #[inline(never)]
 fn allocate(py: Python<'_>) -> Result<*mut Awaitable, Raised> {
-    #[cfg(Py_GIL_DISABLED)]
-    orphans::release();
+    spare::release_orphans();
     let kind = awaitable_type(py)?;
     // SAFETY: the thread is attached, and the type is a complete one of a fixed size whose instances are collected.
     let instance = unsafe { ffi::PyObject_GC_New::<Awaitable>(kind.as_type_ptr()) };
     if instance.is_null() { Err(Raised::indicated(py)) } else { Ok(instance) }
-}
-
-/// Gives the memory of a dead instance back, and its reference to the type.
-///
-/// # Safety
-/// The instance is dead and not tracked, owns nothing else, and nobody else has it.
-#[cold]
-unsafe fn free(dead: *mut Awaitable) {
-    // SAFETY: as the caller says.
-    unsafe {
-        let kind = ffi::Py_TYPE(dead.cast());
-        ffi::PyObject_GC_Del(dead.cast());
-        ffi::Py_DECREF(kind.cast());
-    }
-}
-
-unsafe extern "C" {
-    /// Brings a dead object to life: what every allocation ends with. Exported, and not declared by pyo3.
-    fn _Py_NewReference(object: *mut ffi::PyObject);
 }
 
 /// The instance behind the pointer that a slot gets.
@@ -249,7 +142,7 @@ impl Awaitable {
     }
 
     fn throw(&self, py: Python<'_>, args: &[Arg<'_>]) -> Result<Step, Raised> {
-        if let Some(value) = take(&self.value) {
+        if let Some(value) = self.take(|this| &this.value) {
             drop(value);
             return Err(bridge::raise_into_unstarted(py, args));
         }
@@ -263,107 +156,6 @@ impl Awaitable {
 #[cold]
 fn reused() -> Raised {
     PyRuntimeError::new_err("cannot reuse already awaited coroutine").into()
-}
-
-/// Ends an iteration with `value`.
-#[cfg(Py_3_12)]
-#[inline(always)]
-fn stop(py: Python<'_>, value: Object) -> *mut ffi::PyObject {
-    // SAFETY: the thread is attached. An iterator may end without an exception, which stands for None. The exception is
-    // changed only when it is as new and this is the only reference to it, so that nobody sees that it is used again.
-    unsafe {
-        if value.as_ptr() == ffi::Py_None() {
-            return null_mut();
-        }
-        let before = SPARE.with(py, |spare| {
-            if spare.stop.is_null() || !is_as_new(spare.stop) {
-                return None;
-            }
-            let before = std::mem::replace(&mut (*spare.stop).value, value.as_ptr());
-            ffi::Py_INCREF(spare.stop.cast());
-            Some((spare.stop, before))
-        });
-        let Some((stop, before)) = before else { return stop_anew(py, value) };
-        std::mem::forget(value);
-        drop(own(before));
-        ffi::PyErr_SetRaisedException(stop.cast());
-        null_mut()
-    }
-}
-
-/// Whether nobody has the exception, and nothing hangs on it but its value.
-///
-/// # Safety
-/// `stop` is alive.
-#[cfg(Py_3_12)]
-#[inline(always)]
-unsafe fn is_as_new(stop: *mut ffi::PyStopIterationObject) -> bool {
-    // SAFETY: the caller says that it is alive, and `check_stop` has seen that it looks like this.
-    unsafe {
-        ffi::Py_REFCNT(stop.cast()) == 1
-            && (*stop).traceback.is_null()
-            && (*stop).context.is_null()
-            && (*stop).cause.is_null()
-            && (*stop).dict.is_null()
-            && (*stop).notes.is_null()
-    }
-}
-
-/// The same with an exception that is made for it, and kept in the other's place.
-#[cfg(Py_3_12)]
-#[cold]
-#[inline(never)]
-fn stop_anew(py: Python<'_>, value: Object) -> *mut ffi::PyObject {
-    let fresh = match py.get_type::<PyStopIteration>().call0() {
-        Ok(fresh) => Object::from(fresh),
-        Err(error) => {
-            error.restore(py);
-            return null_mut();
-        }
-    };
-    let kept = fresh.clone_ref(py);
-    // SAFETY: the exception is new, so nobody else has it; its value is an owned reference, and so is the one put there.
-    let (before, none) = unsafe {
-        let stop = fresh.as_ptr().cast::<ffi::PyStopIterationObject>();
-        let none = own(std::mem::replace(&mut (*stop).value, value.into_ptr()));
-        (SPARE.with(py, |spare| std::mem::replace(&mut spare.stop, kept.into_ptr().cast())), none)
-    };
-    drop(none);
-    if !before.is_null() {
-        // SAFETY: it was the reference that was kept.
-        drop(unsafe { own(before.cast()) });
-    }
-    // SAFETY: the thread is attached, and the reference is handed over.
-    unsafe { ffi::PyErr_SetRaisedException(fresh.into_ptr()) };
-    null_mut()
-}
-
-/// Ends an iteration with `value`. Only for `next()` by hand: `await` does not come here.
-#[cfg(not(Py_3_12))]
-fn stop(py: Python<'_>, value: Object) -> *mut ffi::PyObject {
-    stop_plainly(py, &value)
-}
-
-/// Ends an iteration with an exception like any other, whose `args` are the value, too.
-fn stop_plainly(py: Python<'_>, value: &Object) -> *mut ffi::PyObject {
-    // Not by its type and a value: that would take a tuple for the arguments, and an exception for the one to raise.
-    match py.get_type::<PyStopIteration>().call1((value.bind(py),)) {
-        Ok(stop) => PyErr::from_value(stop).restore(py),
-        Err(error) => error.restore(py),
-    }
-    null_mut()
-}
-
-/// Whether the interpreter lays a `StopIteration` out as it is changed here.
-pub(crate) fn check_stop(py: Python<'_>) -> PyResult<()> {
-    let marker = PyString::new(py, "marker");
-    let stop = py.get_type::<PyStopIteration>().call1((&marker,))?;
-    // SAFETY: the exception is alive, and at least as large as that.
-    let value = unsafe { (*stop.as_ptr().cast::<ffi::PyStopIterationObject>()).value };
-    if value != marker.as_ptr() {
-        return Err(PyImportError::new_err("warp_cache was built for another layout of exceptions"));
-    }
-    Ok(())
 }
 
 unsafe extern "C-unwind" fn am_await(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
@@ -395,7 +187,7 @@ unsafe extern "C-unwind" fn am_send(
     // result may be written.
     let (py, this, is_none, result) =
         unsafe { (Python::assume_attached(), instance(object), value == ffi::Py_None(), &mut *result) };
-    if is_none && let Some(value) = take(&this.value) {
+    if is_none && let Some(value) = this.take(|this| &this.value) {
         *result = value.into_ptr();
         return ffi::PySendResult::PYGEN_RETURN;
     }
@@ -430,19 +222,19 @@ unsafe fn send(py: Python<'_>, this: &Awaitable, value: *mut ffi::PyObject) -> R
     if !value.is_none(py) {
         return Err(PyTypeError::new_err("can't send non-None value to a just-started coroutine").into());
     }
-    take(&this.value).map(Step::Return).ok_or_else(reused)
+    this.take(|this| &this.value).map(Step::Return).ok_or_else(reused)
 }
 
 unsafe extern "C-unwind" fn tp_iternext(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: the interpreter calls this slot, so the thread is attached and the object is ours and alive.
     let (py, this) = unsafe { (Python::assume_attached(), instance(object)) };
-    if let Some(value) = take(&this.value) {
-        return stop(py, value);
+    if let Some(value) = this.take(|this| &this.value) {
+        return spare::stop(py, value);
     }
     // SAFETY: None is alive.
     match unsafe { send(py, this, ffi::Py_None()) } {
         Ok(Step::Yield(value)) => value.into_ptr(),
-        Ok(Step::Return(value)) => stop(py, value),
+        Ok(Step::Return(value)) => spare::stop(py, value),
         Err(_) => null_mut(),
     }
 }
@@ -451,7 +243,7 @@ unsafe extern "C-unwind" fn tp_iternext(object: *mut ffi::PyObject) -> *mut ffi:
 fn driven(py: Python<'_>, step: Result<Step, Raised>) -> *mut ffi::PyObject {
     match step {
         Ok(Step::Yield(value)) => value.into_ptr(),
-        Ok(Step::Return(value)) => stop_plainly(py, &value),
+        Ok(Step::Return(value)) => spare::stop_plainly(py, &value),
         Err(_) => null_mut(),
     }
 }
@@ -489,7 +281,7 @@ unsafe extern "C-unwind" fn method_close(object: *mut ffi::PyObject, _: *mut ffi
     // SAFETY: the interpreter calls this method, so the thread is attached and the object is ours and alive.
     let this = unsafe { instance(object) };
     Python::attach(|py| {
-        drop(take(&this.value));
+        drop(this.take(|this| &this.value));
         let closed = this.call(py).map_or_else(|| Ok(py.None().into()), |call| call.get().close(py));
         closed.map_or(null_mut(), Object::into_ptr)
     })
@@ -556,7 +348,7 @@ unsafe extern "C" fn tp_traverse(object: *mut ffi::PyObject, visit: ffi::visitpr
 unsafe extern "C" fn tp_clear(object: *mut ffi::PyObject) -> c_int {
     // SAFETY: the collector calls this slot on an attached thread with our object alive, which nothing else can reach.
     let this = unsafe { instance(object) };
-    drop((take(&this.value), take(&this.call)));
+    drop((this.take(|this| &this.value), this.take(|this| &this.call)));
     0
 }
 
@@ -569,11 +361,8 @@ unsafe extern "C-unwind" fn tp_dealloc(object: *mut ffi::PyObject) {
         if (*this).is_tracked {
             ffi::PyObject_GC_UnTrack(object.cast());
         }
-        let owned = (take(&(*this).value), take(&(*this).call));
-        let (stopped, is_kept) = SPARE.with(py, |spare| (spare.take_stopped(), spare.push(this)));
-        if !is_kept {
-            free(this);
-        }
+        let owned = (take_last(&mut (*this).value), take_last(&mut (*this).call));
+        let stopped = spare::retire(py, object);
         drop((owned, stopped));
     }
 }

@@ -14,6 +14,7 @@ pub(crate) mod info;
 pub(crate) mod key;
 pub(crate) mod parameters;
 pub(crate) mod pending_call;
+pub(crate) mod spare;
 
 use pyo3::prelude::*;
 
@@ -21,7 +22,7 @@ use pyo3::prelude::*;
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     ffi::check_layouts(py)?;
-    awaitable::check_stop(py)?;
+    spare::check_stop(py)?;
     decorator::register(module)?;
     module.add("Strategy", info::strategy_type(py)?)?;
     module.add("Backend", info::backend_type(py)?)?;

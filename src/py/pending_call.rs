@@ -261,8 +261,12 @@ impl PendingCall {
                             self.set(py, Stage::Waiting(Seat { flight, ticket, parent }), Some(iterator));
                             return self.wait(py, sent);
                         }
-                        Err(Missed::Landed(landing)) => return self.take(py, landing),
-                        Err(Missed::Deserted) => {}
+                        Err(missed) => {
+                            close_quietly(py, &iterator);
+                            if let Missed::Landed(landing) = missed {
+                                return self.take(py, landing);
+                            }
+                        }
                     }
                 }
             }
