@@ -1,6 +1,6 @@
 """A caching decorator written in Rust: exact LRU, MRU, FIFO and LFU eviction, time to live, safe from any thread.
 
-`cache` has every choice; `lru_cache` takes the place of `functools.lru_cache`.
+`cache` has every choice; `lru_cache` takes the place of `functools.lru_cache`. Both take coroutine functions, too.
 
 >>> from warp_cache import cache
 >>> @cache(max_size=1000, ttl=60)
@@ -131,7 +131,8 @@ class CacheInfo(NamedTuple):
     hits: int
     """Calls answered from the cache."""
     misses: int
-    """Calls that ran the function, counted before it runs; hits + misses is the number of calls."""
+    """Calls that ran the function, counted before it runs; hits + misses is the number of calls. A call of a coroutine
+    function that misses is counted when it is awaited."""
     max_size: int | None
     """The most entries kept; None without a bound."""
     current_size: int
@@ -230,6 +231,15 @@ class CachedFunction(Generic[_P, _R_co]):
     at any time; threads that miss the same key at the same time each run the function. What the function raises is not
     stored, and reaches the caller unchanged.
 
+    In front of a coroutine function it is a coroutine function, for `inspect` and for frameworks, and what awaiting the
+    function gives is cached. The key is looked up when it is called, and looked up again when a miss is first awaited.
+    Awaiting a hit never suspends the task. A miss runs in the task of the caller. Calls that miss the same key in one
+    event loop at the same time run the function once: the others wait, get its value and count as hits, or get its
+    exception, the same object, and count as misses. If the caller that runs it is cancelled, or ends by another
+    exception that is no Exception, one that waits runs it again. A call that is part of the computation that it would
+    wait for, as in a recursion on one key, runs the function itself. asyncio with any event loop, trio and anyio are
+    known; under trio, calls wait for a trio.Event. Where nothing of these runs, nobody waits: each runs the function.
+
     On a class it is a method: `instance.method(1)` passes the instance, which becomes part of the key and is held by
     the cache for as long as the entry is. @staticmethod and @classmethod go above the decorator.
 
@@ -245,6 +255,17 @@ class CachedFunction(Generic[_P, _R_co]):
     1
     >>> double.__wrapped__(4)
     8
+    >>> import asyncio
+    >>> @cache
+    ... async def slowly(n: int) -> int:
+    ...     await asyncio.sleep(0.001)
+    ...     return 2 * n
+    >>> async def five_at_once() -> list[int]:
+    ...     return await asyncio.gather(*(slowly(4) for _ in range(5)))
+    >>> asyncio.run(five_at_once())
+    [8, 8, 8, 8, 8]
+    >>> slowly.cache_info()
+    CacheInfo(hits=4, misses=1, max_size=128, current_size=1)
     """
 
     __name__: str
@@ -257,6 +278,10 @@ class CachedFunction(Generic[_P, _R_co]):
     def __new__(cls, nothing: Never, /) -> Self: ...
     def __call__(self, /, *args: _P.args, **kwargs: _P.kwargs) -> _R_co:
         """Return the stored value of these arguments or, on a miss, run the function and store what it returns.
+
+        Returns:
+            For a coroutine function an object that passes for a coroutine: it has `send`, `throw`, `close` and
+            `__await__`, can be awaited once, by a task of its own, too, and is a collections.abc.Coroutine.
 
         Raises:
             TypeError: An argument cannot be hashed.
@@ -299,7 +324,8 @@ class CachedFunction(Generic[_P, _R_co]):
     def cache_clear(self) -> None:
         """Remove all entries and reset the statistics.
 
-        The value of a call that runs meanwhile is stored when it comes. O(n) in the number of entries.
+        The value of a call that runs meanwhile is stored when it comes, but not that of a coroutine function: its
+        callers get it, and nobody else. O(n) in the number of entries.
 
         >>> from warp_cache import cache
         >>> @cache
@@ -331,7 +357,8 @@ class CachedFunction(Generic[_P, _R_co]):
             *args, **kwargs: What the call was given; for a method the instance first, for a class method the class.
 
         Returns:
-            Whether there was such an entry and its time was not over. The statistics do not change. O(1).
+            Whether there was such an entry and its time was not over. The statistics do not change. O(1). The value of
+            such a call of a coroutine function that runs meanwhile is not stored when it comes.
 
         Raises:
             TypeError: An argument cannot be hashed or, for cache(), the arguments do not fit the function's signature.
@@ -398,7 +425,7 @@ class CacheDecorator:
 
         Raises:
             TypeError: `function` is not callable or, for cache(), is a generator or async generator function.
-            NotImplementedError: `function` is a coroutine function.
+            NotImplementedError: single_flight is True, and `function` is no coroutine function.
         """
 
 @overload
@@ -450,8 +477,8 @@ def cache(
         max_value_size: The most bytes of a pickled value in shared memory, 1 to 2147483647. Without effect on the
             memory backend. Default: 4096.
         typed: Whether equal arguments of different types, as 1, 1.0 and True, are different entries. Default: False.
-        single_flight: Whether threads that miss one key at the same time wait for one computation. None: for coroutine
-            functions only. Default: None.
+        single_flight: Whether calls that miss one key at the same time wait for one computation, in each event loop one.
+            None: for coroutine functions only. False: each runs the function. Default: None.
 
     Returns:
         A decorator, which can be used for any number of functions; each gets a cache of its own.
@@ -462,14 +489,15 @@ def cache(
             callable, or is a generator or async generator function.
         ValueError: strategy or backend is none of the values above; max_size, max_key_size or max_value_size is out of
             its range; ttl is zero, negative or NaN.
-        NotImplementedError: backend is Backend.SHARED, or single_flight is True. When decorating: the object is a
+        NotImplementedError: backend is Backend.SHARED. When decorating: single_flight is True, and the object is no
             coroutine function.
 
     Notes:
         O(1) per call with every strategy, on top of hashing and comparing the arguments; LFU after Shah, Mitra and
         Matani, "An O(1) algorithm for implementing the LFU cache eviction scheme", 2010. Any thread may call at any
         time, without locks of the user's, with the GIL or without. No lock is held while the function, `__hash__` or
-        `__eq__` runs. Threads that miss the same key at the same time each run the function.
+        `__eq__` runs. Threads that miss the same key at the same time each run the function. CachedFunction says what a
+        coroutine function does.
 
     >>> from datetime import timedelta
     >>> from warp_cache import Strategy, cache
@@ -537,12 +565,12 @@ def lru_cache(
             object is not callable.
         ValueError: maxsize is more than 9223372036854775807; ttl, backend, max_key_size or max_value_size is out of its
             range, as for cache().
-        NotImplementedError: backend is Backend.SHARED, or single_flight is True. When decorating: the object is a
+        NotImplementedError: backend is Backend.SHARED. When decorating: single_flight is True, and the object is no
             coroutine function.
 
     Notes:
         O(1) per call, on top of hashing and comparing the arguments. Any thread may call at any time. Threads that miss
-        the same key at the same time each run the function.
+        the same key at the same time each run the function. CachedFunction says what a coroutine function does.
 
     >>> from warp_cache import lru_cache
     >>> @lru_cache(maxsize=None)

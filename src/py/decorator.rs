@@ -46,6 +46,9 @@ impl<'py> Argument<'py> {
 /// once; the arguments must be hashable, and are matched to the function's signature, so that for `def f(a, b=2)` the
 /// calls f(1), f(1, 2) and f(b=2, a=1) are one entry. Safe to call from any number of threads.
 ///
+/// A coroutine function stays one: awaiting a hit never suspends, and calls that miss one key at the same time in one event
+/// loop wait for one computation, in which one that waits takes over when the one that runs is cancelled.
+///
 /// strategy: which entry a full cache evicts: a Strategy, its number, or its name in any case.
 /// max_size: the most entries kept, at least 0, or None for no bound. 0 keeps nothing.
 /// ttl: seconds for which a value stays valid, more than 0: an int, a float, or a timedelta. None: for ever.
@@ -53,13 +56,13 @@ impl<'py> Argument<'py> {
 /// max_key_size, max_value_size: the most bytes of a pickled key and value in shared memory, 1 to 2147483647. Without effect on
 ///     the memory backend.
 /// typed: whether equal arguments of different types, as 1 and 1.0, are different entries.
-/// single_flight: whether threads that miss one key at the same time wait for one computation. None: for coroutine functions only.
+/// single_flight: whether calls that miss one key at the same time wait for one computation. None: for coroutine functions only.
 ///
 /// The decorated function has cache_info(), cache_clear(), cache_parameters(), cache_invalidate(*args, **kwargs) and
 /// cache_contains(*args, **kwargs); __wrapped__ is the function itself.
 ///
 /// Raises TypeError or ValueError for an argument of a wrong type or value, and TypeError when what is decorated is not callable or is
-/// a generator function. Raises NotImplementedError for backend="shared", single_flight=True and coroutine functions.
+/// a generator function. Raises NotImplementedError for backend="shared", and for single_flight=True with a plain function.
 #[pyfunction]
 #[pyo3(
     signature = (
@@ -122,7 +125,7 @@ fn cache<'py>(
 /// cache_contains(*args, **kwargs); __wrapped__ is the function itself.
 ///
 /// Raises TypeError or ValueError for an argument of a wrong type or value, and TypeError when what is decorated is not callable.
-/// Raises NotImplementedError for backend="shared", single_flight=True and coroutine functions.
+/// Raises NotImplementedError for backend="shared", and for single_flight=True with a plain function.
 #[pyfunction]
 #[pyo3(
     signature = (
