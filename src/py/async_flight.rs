@@ -17,7 +17,7 @@ use pyo3::pyclass::PyVisit;
 use pyo3::sync::PyOnceLock;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// The flight in whose computation code runs.
 static CURRENT: PyOnceLock<ContextVar> = PyOnceLock::new();
@@ -65,6 +65,8 @@ pub(crate) struct AsyncFlight {
     flight: Exclusive<Flight<Landing, Signal>>,
     /// The cache was cleared, or the key's entry dropped, since it began: its value is not to be stored.
     is_stale: AtomicBool,
+    /// The address of the task in which its leader began to compute.
+    task: AtomicUsize,
     /// The flight in whose computation its leader was called.
     parent: Exclusive<Option<Object<AsyncFlight>>>,
     /// The flights that calls made in its computation lead or wait for, by their addresses, and how many calls.
@@ -72,15 +74,17 @@ pub(crate) struct AsyncFlight {
 }
 
 impl AsyncFlight {
-    /// A flight whose leader has the ticket that is returned, and runs in the computation `parent`.
+    /// A flight whose leader has the ticket that is returned, and runs in that task and in the computation `parent`.
     pub(crate) fn begin(
         py: Python<'_>,
+        task: usize,
         parent: Option<&Object<AsyncFlight>>,
     ) -> Result<(Object<AsyncFlight>, Ticket), Raised> {
         let (flight, ticket) = Flight::begin();
         let flight = Self {
             flight: Exclusive::new(flight),
             is_stale: AtomicBool::new(false),
+            task: AtomicUsize::new(task),
             parent: Exclusive::new(parent.map(|parent| parent.clone_ref(py))),
             awaits: Exclusive::new(BTreeMap::new()),
         };
@@ -150,8 +154,9 @@ impl AsyncFlight {
         self.is_stale.store(true, Ordering::Release);
     }
 
-    /// From now on its leader is one that runs in the computation `parent`.
-    pub(crate) fn adopt(&self, py: Python<'_>, parent: Option<&Object<AsyncFlight>>) {
+    /// From now on its leader is one that runs in that task and in the computation `parent`.
+    pub(crate) fn adopt(&self, py: Python<'_>, task: usize, parent: Option<&Object<AsyncFlight>>) {
+        self.task.store(task, Ordering::Relaxed);
         let parent = parent.map(|parent| parent.clone_ref(py));
         drop(self.parent.with(py, |place| std::mem::replace(place, parent)));
     }
@@ -174,13 +179,17 @@ impl AsyncFlight {
         drop(gone);
     }
 
-    /// Whether a call made in the computation `current` must not wait for `target`, since `target` waits for a computation
-    /// that the call is part of.
+    /// Whether a call made in that task and in the computation `current` must not wait for `target`, since `target` waits for a
+    /// computation that the call is part of, or is one that the task steps by hand.
     pub(crate) fn would_wait_for_itself(
         py: Python<'_>,
+        task: usize,
         current: Option<&Object<AsyncFlight>>,
         target: &Object<AsyncFlight>,
     ) -> bool {
+        if task == 0 || task == target.get().task.load(Ordering::Relaxed) {
+            return true;
+        }
         let Some(current) = current else { return false };
         let mut ancestors = BTreeSet::new();
         let mut next = Some(current.clone_ref(py));

@@ -10,14 +10,16 @@
 #![allow(unsafe_code)]
 
 use super::ffi::{self as bridge, Arg, Object, Raised};
-use super::pending_call::{PendingCall, Status, Step};
+use super::pending_call::{self, PendingCall, Status, Step};
 use super::spare::{self, own};
 use crate::sync::is_reachable_elsewhere;
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::pyclass::PyVisit;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyString, PyType};
+use pyo3::types::{PyString, PyTuple, PyType};
+use pyo3::{PyTraverseError, intern};
 use std::ffi::{CStr, c_int, c_void};
 use std::mem::transmute;
 use std::ptr::{NonNull, null_mut};
@@ -141,13 +143,13 @@ impl Awaitable {
         })
     }
 
-    fn throw(&self, py: Python<'_>, args: &[Arg<'_>]) -> Result<Step, Raised> {
+    fn throw(&self, py: Python<'_>, error: PyErr) -> Result<Step, Raised> {
         if let Some(value) = self.take(|this| &this.value) {
             drop(value);
-            return Err(bridge::raise_into_unstarted(py, args));
+            return Err(bridge::raise_into_unstarted(py, error));
         }
         match self.call(py) {
-            Some(call) => call.get().throw(py, args),
+            Some(call) => call.get().throw(py, error),
             None => Err(reused()),
         }
     }
@@ -273,8 +275,60 @@ unsafe extern "C-unwind" fn method_throw(
             PyTypeError::new_err(message).restore(py);
             return null_mut();
         }
-        driven(py, this.throw(py, args))
+        match bridge::thrown(py, args) {
+            Ok(error) => driven(py, this.throw(py, error)),
+            Err(error) => {
+                error.restore(py);
+                null_mut()
+            }
+        }
     })
+}
+
+unsafe extern "C" fn method_await(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter calls this method, so the thread is attached and the object is alive.
+    let object = unsafe { Borrowed::from_ptr(Python::assume_attached(), object) };
+    Python::attach(|py| match Bound::new(py, Steps(object.to_owned().unbind())) {
+        Ok(steps) => steps.into_any().into_ptr(),
+        Err(error) => {
+            error.restore(py);
+            null_mut()
+        }
+    })
+}
+
+/// What `__await__()` returns when it is called by name: `await` itself needs no iterator but the object.
+///
+/// The object is no iterator, as a coroutine is none; but `yield from f(x).__await__()` asks for one.
+#[pyclass(frozen, name = "_CachedCoroutineSteps", module = "warp_cache")]
+struct Steps(Py<PyAny>);
+
+#[pymethods]
+impl Steps {
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.send(&py.None().into_bound(py))
+    }
+
+    fn send<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.0.bind(value.py()).call_method1(intern!(value.py(), "send"), (value,))
+    }
+
+    #[pyo3(signature = (*args))]
+    fn throw<'py>(&self, args: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+        self.0.bind(args.py()).call_method1(intern!(args.py(), "throw"), args)
+    }
+
+    fn close<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.0.bind(py).call_method0(intern!(py, "close"))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.0)
+    }
 }
 
 unsafe extern "C-unwind" fn method_close(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
@@ -303,8 +357,14 @@ fn attribute<'py>(py: Python<'py>, this: &'py Awaitable, name: &str) -> PyResult
     if let Some(call) = this.call(py) {
         return call.get().attribute(py, name);
     }
-    // A hit belongs to no function any more; whatever looks these two up wants to print them.
-    Ok(name.ends_with("name__").then(|| PyString::new(py, "CachedCoroutine").into_any()))
+    if name.ends_with("name__") {
+        // A hit belongs to no function any more; whatever looks these two up wants to print them.
+        return Ok(Some(PyString::new(py, "CachedCoroutine").into_any()));
+    }
+    // Until it is awaited a hit has none of the others: there is no frame, and what looks for one finds that it must wrap
+    // the object into a coroutine of its own.
+    let is_over = this.value.load(Ordering::Relaxed).is_null();
+    Ok(if is_over { pending_call::attribute_of_finished(py, name) } else { None })
 }
 
 unsafe extern "C" fn get_attribute(object: *mut ffi::PyObject, name: *mut c_void) -> *mut ffi::PyObject {
@@ -413,6 +473,13 @@ fn make_type(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
             ffi::PyMethodDefPointer { PyCFunction: close },
             ffi::METH_NOARGS,
             c"close($self, /)\n--\n\nRaise GeneratorExit where the coroutine is suspended.",
+        ),
+        method(
+            c"__await__",
+            ffi::PyMethodDefPointer { PyCFunction: method_await },
+            // In place of the one that calls the slot.
+            ffi::METH_NOARGS | ffi::METH_COEXIST,
+            c"__await__($self, /)\n--\n\nReturn an iterator over the steps.",
         ),
         ffi::PyMethodDef::zeroed(),
     ]));

@@ -1,5 +1,6 @@
 //! How a cached coroutine function answers a call: with an awaitable that has the value, or that will get it.
 
+use super::arguments::Arguments;
 use super::awaitable;
 use super::cached_function::{CachedFunction, Mode};
 use super::ffi::{Call, Object, Raised};
@@ -30,7 +31,9 @@ impl Mode for Coroutines {
         _: u64,
     ) -> Result<Object, Raised> {
         let coroutine = call.forward(py, function.get().function())?;
-        let call = PendingCall::new(function.clone_ref(py).into(), key.to_key(py)?, key.hash(), coroutine);
+        let stored = key.to_key(py)?;
+        let arguments = Arguments::new(py, &call.given(), &stored)?;
+        let call = PendingCall::new(function.clone_ref(py).into(), arguments, stored, key.hash(), coroutine);
         awaitable::pending(py, call)
     }
 }

@@ -18,6 +18,32 @@ pub(crate) struct EventLoop {
     object: Object,
 }
 
+/// Where code runs.
+#[derive(Debug)]
+pub(crate) struct Here {
+    pub(crate) event_loop: EventLoop,
+    /// The address of the task, for as long as that is known to run; 0 outside of any.
+    pub(crate) task: usize,
+}
+
+impl Here {
+    /// The event loop and the task that run in this thread, if there is a loop.
+    pub(crate) fn find(py: Python<'_>) -> Option<Self> {
+        let event_loop = EventLoop::running(py)?;
+        let task = match event_loop.kind {
+            Kind::Asyncio => CURRENT_TASK
+                .import(py, "asyncio", "current_task")
+                .and_then(|current_task| current_task.call1((event_loop.object.bind(py),))),
+            Kind::Trio => lowlevel(py).and_then(|lowlevel| lowlevel.call_method0(intern!(py, "current_task"))),
+        };
+        let task = task.ok().filter(|task| !task.is_none()).map_or(0, |task| task.as_ptr().addr());
+        Some(Self { event_loop, task })
+    }
+}
+
+/// `asyncio.current_task`.
+static CURRENT_TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Asyncio,
@@ -63,11 +89,16 @@ impl EventLoop {
 }
 
 fn running_trio(py: Python<'_>) -> Option<EventLoop> {
-    let lowlevel = ffi::imported(py, intern!(py, "trio"))?.getattr(intern!(py, "lowlevel")).ok()?;
+    ffi::imported(py, intern!(py, "trio"))?;
+    let lowlevel = lowlevel(py).ok()?;
     // The token can also be had by the host of a guest run. Only trio's own tasks have a current one.
     lowlevel.call_method0(intern!(py, "current_task")).ok()?;
     let token = lowlevel.call_method0(intern!(py, "current_trio_token")).ok()?;
     Some(EventLoop { kind: Kind::Trio, object: token.into() })
+}
+
+fn lowlevel(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    py.import("trio")?.getattr(intern!(py, "lowlevel"))
 }
 
 fn running_asyncio(py: Python<'_>) -> Option<EventLoop> {

@@ -7,7 +7,9 @@
 #![allow(unsafe_code)]
 
 use crate::backend::memory::Match;
-use pyo3::exceptions::{PyBaseException, PyImportError, PyRuntimeError, PyStopIteration, PyTypeError};
+use pyo3::exceptions::{
+    PyBaseException, PyDeprecationWarning, PyImportError, PyRuntimeError, PyStopIteration, PyTypeError,
+};
 use pyo3::ffi;
 use pyo3::panic::PanicException;
 use pyo3::prelude::*;
@@ -231,6 +233,21 @@ impl<'a> Call<'a> {
             owned(result)
         }
     }
+}
+
+/// Calls `function` with `values`, the last of which have these names.
+pub(crate) fn call(
+    _: Python<'_>,
+    function: &Py<PyAny>,
+    values: &[Arg<'_>],
+    names: Option<Arg<'_>>,
+) -> Result<Object, Raised> {
+    let function = function.as_ptr();
+    let positional = values.len() - names.map_or(0, |names| items(names).len());
+    let names = names.map_or(std::ptr::null_mut(), |names| names.as_ptr());
+    // SAFETY: the thread is attached; `Arg` is transparent over a borrowed reference, and there are as many without a name
+    // as said, and then as many as there are names.
+    owned(unsafe { python::vectorcall_of(function)(function, values.as_ptr().cast(), positional, names) })
 }
 
 /// The arguments of a call: values without a name, then values with one.
@@ -828,20 +845,19 @@ pub(crate) fn send(_: Python<'_>, iterator: &Py<PyAny>, value: Arg<'_>) -> Resul
     }
 }
 
-/// Raises what is thrown into a coroutine that has not begun, as `throw(type[, value[, traceback]])` gives it.
-pub(crate) fn raise_into_unstarted(py: Python<'_>, args: &[Arg<'_>]) -> Raised {
-    match thrown(py, args) {
-        // It would look like the coroutine's end.
-        Ok(error) if error.is_instance_of::<PyStopIteration>(py) => {
-            let outer = PyRuntimeError::new_err("coroutine raised StopIteration");
-            outer.set_cause(py, Some(error));
-            outer.into()
-        }
-        Ok(error) | Err(error) => error.into(),
+/// Raises what is thrown into a coroutine that has not begun.
+pub(crate) fn raise_into_unstarted(py: Python<'_>, error: PyErr) -> Raised {
+    if !error.is_instance_of::<PyStopIteration>(py) {
+        return error.into();
     }
+    // It would look like the coroutine's end.
+    let outer = PyRuntimeError::new_err("coroutine raised StopIteration");
+    outer.set_cause(py, Some(error));
+    outer.into()
 }
 
-fn thrown(py: Python<'_>, args: &[Arg<'_>]) -> PyResult<PyErr> {
+/// The exception that `throw(exception)` or `throw(type[, value[, traceback]])` means.
+pub(crate) fn thrown(py: Python<'_>, args: &[Arg<'_>]) -> PyResult<PyErr> {
     let given = |index: usize| args.get(index).map(|arg| arg.bind(py)).filter(|arg| !arg.is_none());
     let Some(exception) = given(0) else {
         return Err(PyTypeError::new_err(
@@ -849,6 +865,10 @@ fn thrown(py: Python<'_>, args: &[Arg<'_>]) -> PyResult<PyErr> {
         ));
     };
     let value = given(1);
+    if cfg!(Py_3_12) && args.len() > 1 {
+        let message = c"the (type, exc, tb) signature of throw() is deprecated, use the single-arg signature instead.";
+        PyErr::warn(py, &py.get_type::<PyDeprecationWarning>(), message, 1)?;
+    }
     let error = if exception.is_instance_of::<PyBaseException>() {
         if value.is_some() {
             return Err(PyTypeError::new_err("instance exception may not have a separate value"));

@@ -65,6 +65,15 @@ impl Key {
         ffi::items(Arg::new(&self.object))
     }
 
+    /// Hands out the values, and the names of the last ones.
+    pub(crate) fn with_parts<R>(&self, body: impl FnOnce(&[Arg<'_>], Option<Arg<'_>>) -> R) -> R {
+        if self.shape.is_lone() {
+            body(&[Arg::new(&self.object)], None)
+        } else {
+            body(self.values(), self.names.as_ref().map(|names| Arg::new(names)))
+        }
+    }
+
     fn is_same(&self, other: &Key) -> bool {
         self.shape == other.shape
             && self.object.is(&*other.object)

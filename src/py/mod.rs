@@ -1,5 +1,6 @@
 //! The bridge to Python: nothing outside this folder but the module itself and the lock names it.
 
+pub(crate) mod arguments;
 pub(crate) mod async_flight;
 pub(crate) mod awaitable;
 pub(crate) mod cache;

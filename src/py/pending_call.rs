@@ -11,11 +11,12 @@
 //! ```
 //!
 //! The function's coroutine is made when the function is called, so that wrong arguments raise there and a coroutine that is
-//! never awaited says so itself. Whoever gets the value of another call closes it unrun.
+//! never awaited says so itself. Whoever finds the value, or has to wait, closes it unrun. Who takes over makes another.
 
+use super::arguments::Arguments;
 use super::async_flight::{AsyncFlight, Landing};
 use super::cached_function::CachedFunction;
-use super::event_loop::EventLoop;
+use super::event_loop::{EventLoop, Here};
 use super::ffi::{self, Arg, Object, Raised, Sent};
 use super::key::{Key, Stored};
 use crate::backend::memory::{Lookup, Tally};
@@ -26,7 +27,7 @@ use pyo3::exceptions::{PyException, PyRuntimeError, PyStopIteration, PyTypeError
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
-use pyo3::types::{PyBool, PyTuple};
+use pyo3::types::PyBool;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a step came to.
@@ -67,8 +68,8 @@ enum Stage {
 
 #[derive(Debug)]
 struct State {
-    /// What the function returned. Closed without having run if another call computes.
-    coroutine: Object,
+    /// What the function returned, as long as it may run.
+    coroutine: Option<Object>,
     /// What is driven: the coroutine's iterator, or that of the signal.
     iterator: Option<Object>,
     stage: Stage,
@@ -81,6 +82,7 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct PendingCall {
     function: Object<CachedFunction>,
+    arguments: Arguments,
     key: Key,
     hash: u64,
     is_executing: AtomicBool,
@@ -106,9 +108,22 @@ enum Now {
 
 impl PendingCall {
     /// The call of `function` for which it has returned `coroutine`.
-    pub(crate) fn new(function: Object<CachedFunction>, key: Key, hash: u64, coroutine: Object) -> Self {
-        let state = State { coroutine, iterator: None, stage: Stage::Fresh, generation: 0 };
-        Self { function, key, hash, is_executing: AtomicBool::new(false), state: Exclusive::new(Some(state)) }
+    pub(crate) fn new(
+        function: Object<CachedFunction>,
+        arguments: Arguments,
+        key: Key,
+        hash: u64,
+        coroutine: Object,
+    ) -> Self {
+        let state = State { coroutine: Some(coroutine), iterator: None, stage: Stage::Fresh, generation: 0 };
+        Self {
+            function,
+            arguments,
+            key,
+            hash,
+            is_executing: AtomicBool::new(false),
+            state: Exclusive::new(Some(state)),
+        }
     }
 
     /// Resumes the call with `value`.
@@ -125,36 +140,38 @@ impl PendingCall {
     }
 
     /// Raises an exception where the call is suspended.
-    pub(crate) fn throw(&self, py: Python<'_>, args: &[Arg<'_>]) -> Result<Step, Raised> {
+    pub(crate) fn throw(&self, py: Python<'_>, error: PyErr) -> Result<Step, Raised> {
         let _executing = self.execute()?;
         match self.now(py)? {
-            Now::Fresh => {
-                let state = self.end(py);
-                match state {
-                    Some(state) if ffi::is_coroutine(&state.coroutine) => {
-                        // It raises what it is given, and knows that it was not forgotten.
-                        throw_into(py, &state.coroutine, args).map(|sent| match sent {
-                            Sent::Yielded(value) => Step::Yield(value),
-                            Sent::Returned(value) => Step::Return(value),
-                        })
-                    }
-                    _ => Err(ffi::raise_into_unstarted(py, args)),
-                }
-            }
-            Now::Waiting(iterator) => self.wait(py, throw_into(py, &iterator, args)),
-            Now::Running(iterator, flight) => self.run(py, &flight, || throw_into(py, &iterator, args)),
+            Now::Fresh => match self.end(py).and_then(|state| state.coroutine) {
+                // It raises what it is given, and knows that it was not forgotten.
+                Some(coroutine) if ffi::is_coroutine(&coroutine) => match throw_into(py, &coroutine, error)? {
+                    Sent::Yielded(value) => Ok(Step::Yield(value)),
+                    Sent::Returned(value) => Ok(Step::Return(value)),
+                },
+                _ => Err(ffi::raise_into_unstarted(py, error)),
+            },
+            Now::Waiting(iterator) => self.wait(py, throw_into(py, &iterator, error)),
+            Now::Running(iterator, flight) => self.run(py, &flight, || throw_into(py, &iterator, error)),
         }
     }
 
     /// Ends the call where it is suspended, and lets a waiter take over.
     pub(crate) fn close(&self, py: Python<'_>) -> Result<Object, Raised> {
         let _executing = self.execute()?;
-        let Some(state) = self.end(py) else { return Ok(py.None().into()) };
-        let closed = match &state.iterator {
-            Some(iterator) => close(py, iterator),
-            None => close(py, &state.coroutine),
-        };
-        self.dismiss(py, state);
+        let driven = self.state.with(py, |state| {
+            let state = state.as_ref()?;
+            state.iterator.as_ref().or(state.coroutine.as_ref()).map(|driven| driven.clone_ref(py))
+        });
+        let Some(driven) = driven else { return Ok(py.None().into()) };
+        let closed = close(py, &driven);
+        if closed.is_err() && is_suspended(py, &driven) {
+            // It has ignored the GeneratorExit, and can go on.
+            return Ok(closed?.into());
+        }
+        if let Some(state) = self.end(py) {
+            self.dismiss(py, state);
+        }
         Ok(closed?.into())
     }
 
@@ -177,18 +194,19 @@ impl PendingCall {
             "__name__" | "__qualname__" => return self.function.bind(py).as_any().getattr_opt(name),
             _ => {}
         }
-        let (coroutine, signal) = self.state.with(py, |state| {
-            let coroutine = state.as_ref().map(|state| state.coroutine.clone_ref(py));
-            let signal = state.as_ref().and_then(|state| match state.stage {
-                Stage::Waiting(_) => state.iterator.as_ref().map(|iterator| iterator.clone_ref(py)),
-                _ => None,
-            });
-            (coroutine, signal)
+        let now = self.state.with(py, |state| {
+            let state = state.as_ref()?;
+            let signal = match state.stage {
+                Stage::Waiting(_) => state.iterator.as_ref(),
+                Stage::Fresh | Stage::Running(_) => None,
+            };
+            let clone = |object: Option<&Object>| object.map(|object| object.clone_ref(py));
+            Some((clone(state.coroutine.as_ref()), clone(signal)))
         });
-        match (coroutine, signal) {
-            (None, _) => Ok((name != "cr_code").then(|| py.None().into_bound(py))),
-            (Some(_), Some(signal)) if name == "cr_await" => Ok(Some(signal.bind(py).clone())),
-            (Some(coroutine), _) => coroutine.bind(py).getattr_opt(name),
+        match now {
+            Some((Some(coroutine), _)) => coroutine.bind(py).getattr_opt(name),
+            Some((None, Some(signal))) if name == "cr_await" => Ok(Some(signal.bind(py).clone())),
+            _ => Ok(attribute_of_finished(py, name)),
         }
     }
 
@@ -223,6 +241,7 @@ impl PendingCall {
             let error = raised.fetch(py);
             // Raised before there was a flight, such as by a key's `__eq__`.
             self.close_unrun(py);
+            drop(self.end(py));
             error.into()
         })
     }
@@ -234,6 +253,7 @@ impl PendingCall {
             match self.look_again(py)? {
                 Lookup::Hit(value) => {
                     self.close_unrun(py);
+                    drop(self.end(py));
                     return Ok(Step::Return(value));
                 }
                 Lookup::Miss { generation } => self.state.with(py, |state| {
@@ -243,22 +263,23 @@ impl PendingCall {
                 }),
             }
             let Some(flights) = cache.flights.as_ref() else { unreachable!("a coroutine function has flights") };
-            let home = if cache.is_single_flight() { EventLoop::running(py) } else { None };
-            let Some(home) = home else { return self.lead(py, None, parent) };
-            match flights.find(py, &self.query(), &home)? {
-                None => return self.lead(py, Some(home), parent),
-                Some(flight) if AsyncFlight::would_wait_for_itself(py, parent.as_ref(), &flight) => {
-                    return self.lead(py, None, parent);
+            let here = if cache.is_single_flight() { Here::find(py) } else { None };
+            let Some(Here { event_loop, task }) = here else { return self.lead(py, None, 0, parent) };
+            match flights.find(py, &self.query(), &event_loop)? {
+                None => return self.lead(py, Some(event_loop), task, parent),
+                Some(flight) if AsyncFlight::would_wait_for_itself(py, task, parent.as_ref(), &flight) => {
+                    return self.lead(py, None, task, parent);
                 }
                 Some(flight) => {
-                    let (signal, iterator) = home.signal(py)?;
+                    let (signal, iterator) = event_loop.signal(py)?;
                     match flight.get().join(py, signal) {
                         Ok(ticket) => {
-                            let sent = ffi::send(py, &iterator, Arg::new(&py.None()));
                             if let Some(parent) = &parent {
                                 parent.get().awaits(py, &flight);
                             }
+                            let sent = ffi::send(py, &iterator, Arg::new(&py.None()));
                             self.set(py, Stage::Waiting(Seat { flight, ticket, parent }), Some(iterator));
+                            self.close_unrun(py);
                             return self.wait(py, sent);
                         }
                         Err(missed) => {
@@ -288,10 +309,11 @@ impl PendingCall {
         &self,
         py: Python<'_>,
         home: Option<EventLoop>,
+        task: usize,
         parent: Option<Object<AsyncFlight>>,
     ) -> Result<Step, Raised> {
         let cache = self.function.get().cache();
-        let (flight, ticket) = AsyncFlight::begin(py, parent.as_ref())?;
+        let (flight, ticket) = AsyncFlight::begin(py, task, parent.as_ref())?;
         if let Some(flights) = &cache.flights {
             flights.add(py, self.key.clone_ref(py), self.hash, home, &flight);
         }
@@ -307,14 +329,21 @@ impl PendingCall {
         self.function.get().cache().memory.count_miss(py);
         self.set(py, Stage::Running(seat), None);
         self.run(py, flight, || {
-            let coroutine = self.state.with(py, |state| state.as_ref().map(|state| state.coroutine.clone_ref(py)));
-            let Some(coroutine) = coroutine else { unreachable!("only the thread that executes a call ends it") };
-            let iterator = awaited(py, coroutine)?;
-            self.state.with(py, |state| {
-                if let Some(state) = state {
-                    state.iterator = Some(iterator.clone_ref(py));
-                }
+            let made = self
+                .state
+                .with(py, |state| state.as_ref()?.coroutine.as_ref().map(|coroutine| coroutine.clone_ref(py)));
+            let coroutine = match made {
+                Some(coroutine) => coroutine,
+                // It was closed when the call had to wait.
+                None => self.arguments.call(py, self.function.get().function(), &self.key)?,
+            };
+            let iterator = awaited(py, coroutine.clone_ref(py))?;
+            let before = self.state.with(py, |state| {
+                let state = state.as_mut()?;
+                state.iterator = Some(iterator.clone_ref(py));
+                state.coroutine.replace(coroutine)
             });
+            drop(before);
             ffi::send(py, &iterator, Arg::new(&py.None()))
         })
     }
@@ -387,7 +416,6 @@ impl PendingCall {
             // Stored meanwhile, by a loop in another thread or a computation inside the one that was left.
             Ok(Lookup::Hit(value)) => {
                 if let Some(state) = self.end(py) {
-                    close_quietly(py, &state.coroutine);
                     self.finish(py, state, Landing::Value(value.clone_ref(py)));
                 }
                 Ok(Step::Return(value))
@@ -404,7 +432,8 @@ impl PendingCall {
                     None => None,
                 });
                 let Some(seat) = seat else { unreachable!("only the thread that executes a call ends it") };
-                flight.get().adopt(py, seat.parent.as_ref());
+                let task = Here::find(py).map_or(0, |here| here.task);
+                flight.get().adopt(py, task, seat.parent.as_ref());
                 self.compute(py, flight, seat)
             }
             Err(raised) => Err(self.fail(py, raised.fetch(py))),
@@ -465,12 +494,10 @@ impl PendingCall {
             Stage::Waiting(seat) => (seat, true),
             Stage::Running(seat) => (seat, false),
         };
-        drop(iterator);
         if is_waiting {
-            close_quietly(py, &coroutine);
             self.function.get().cache().memory.count_miss(py);
         }
-        drop(coroutine);
+        drop((coroutine, iterator));
         if seat.flight.get().leave(py, seat.ticket) {
             self.forget(py, &seat);
         } else if let Some(parent) = &seat.parent {
@@ -490,12 +517,11 @@ impl PendingCall {
 
     /// The call that computed has ended.
     fn take(&self, py: Python<'_>, landing: Landing) -> Result<Step, Raised> {
-        if let Some(State { coroutine, iterator, stage, .. }) = self.end(py) {
-            close_quietly(py, &coroutine);
-            if let Stage::Waiting(Seat { flight, parent: Some(parent), .. }) = &stage {
-                parent.get().awaits_no_more(py, flight);
-            }
-            drop((coroutine, iterator, stage));
+        self.close_unrun(py);
+        if let Some(state) = self.end(py)
+            && let Stage::Waiting(Seat { flight, parent: Some(parent), .. }) = &state.stage
+        {
+            parent.get().awaits_no_more(py, flight);
         }
         let memory = &self.function.get().cache().memory;
         match landing {
@@ -514,9 +540,11 @@ impl PendingCall {
         }
     }
 
+    /// Closes the coroutine that has not run, and need not any more: dropped, it would say that nobody has awaited it.
     fn close_unrun(&self, py: Python<'_>) {
-        if let Some(state) = self.end(py) {
-            close_quietly(py, &state.coroutine);
+        let coroutine = self.state.with(py, |state| state.as_mut().and_then(|state| state.coroutine.take()));
+        if let Some(coroutine) = coroutine {
+            close_quietly(py, &coroutine);
         }
     }
 
@@ -556,12 +584,12 @@ impl Drop for PendingCall {
 impl PendingCall {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&*self.function)?;
+        self.arguments.traverse(&visit)?;
         self.key.traverse(&visit)?;
         let state = self.state.peek(&visit, |state| {
             let Some(state) = state else { return Ok(()) };
-            visit.call(&*state.coroutine)?;
-            if let Some(iterator) = &state.iterator {
-                visit.call(&**iterator)?;
+            for object in [&state.coroutine, &state.iterator].into_iter().flatten() {
+                visit.call(&**object)?;
             }
             let (Stage::Waiting(seat) | Stage::Running(seat)) = &state.stage else { return Ok(()) };
             visit.call(&*seat.flight)?;
@@ -592,19 +620,35 @@ fn awaited(py: Python<'_>, awaitable: Object) -> Result<Object, Raised> {
     }
 }
 
+/// An attribute that a coroutine still has when it is over.
+pub(crate) fn attribute_of_finished<'py>(py: Python<'py>, name: &str) -> Option<Bound<'py, PyAny>> {
+    match name {
+        "cr_running" | "cr_suspended" => Some(PyBool::new(py, false).to_owned().into_any()),
+        "cr_await" | "cr_frame" | "cr_origin" => Some(py.None().into_bound(py)),
+        _ => None,
+    }
+}
+
 /// Raises an exception where `iterator` is suspended.
-fn throw_into(py: Python<'_>, iterator: &Object, args: &[Arg<'_>]) -> Result<Sent, Raised> {
+fn throw_into(py: Python<'_>, iterator: &Object, error: PyErr) -> Result<Sent, Raised> {
     let Some(throw) = iterator.bind(py).getattr_opt(intern!(py, "throw"))? else {
-        return Err(ffi::raise_into_unstarted(py, args));
+        return Err(ffi::raise_into_unstarted(py, error));
     };
-    let args = PyTuple::new(py, args.iter().map(|arg| arg.bind(py)))?;
-    match throw.call1(args) {
+    match throw.call1((error.into_value(py),)) {
         Ok(value) => Ok(Sent::Yielded(value.into())),
         Err(error) if error.is_instance_of::<PyStopIteration>(py) => {
             Ok(Sent::Returned(error.value(py).getattr(intern!(py, "value"))?.into()))
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether a coroutine can go on.
+fn is_suspended(py: Python<'_>, coroutine: &Object) -> bool {
+    coroutine
+        .bind(py)
+        .getattr_opt(intern!(py, "cr_frame"))
+        .is_ok_and(|frame| frame.is_some_and(|frame| !frame.is_none()))
 }
 
 /// Closes what can be closed.
