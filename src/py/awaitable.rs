@@ -364,7 +364,7 @@ fn attribute<'py>(py: Python<'py>, this: &'py Awaitable, name: &str) -> PyResult
     // Until it is awaited a hit has none of the others: there is no frame, and what looks for one finds that it must wrap
     // the object into a coroutine of its own.
     let is_over = this.value.load(Ordering::Relaxed).is_null();
-    Ok(if is_over { pending_call::attribute_of_finished(py, name) } else { None })
+    Ok(if is_over { pending_call::attribute_without_coroutine(py, name) } else { None })
 }
 
 unsafe extern "C" fn get_attribute(object: *mut ffi::PyObject, name: *mut c_void) -> *mut ffi::PyObject {

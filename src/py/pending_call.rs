@@ -194,19 +194,11 @@ impl PendingCall {
             "__name__" | "__qualname__" => return self.function.bind(py).as_any().getattr_opt(name),
             _ => {}
         }
-        let now = self.state.with(py, |state| {
-            let state = state.as_ref()?;
-            let signal = match state.stage {
-                Stage::Waiting(_) => state.iterator.as_ref(),
-                Stage::Fresh | Stage::Running(_) => None,
-            };
-            let clone = |object: Option<&Object>| object.map(|object| object.clone_ref(py));
-            Some((clone(state.coroutine.as_ref()), clone(signal)))
-        });
-        match now {
-            Some((Some(coroutine), _)) => coroutine.bind(py).getattr_opt(name),
-            Some((None, Some(signal))) if name == "cr_await" => Ok(Some(signal.bind(py).clone())),
-            _ => Ok(attribute_of_finished(py, name)),
+        let coroutine =
+            self.state.with(py, |state| state.as_ref()?.coroutine.as_ref().map(|coroutine| coroutine.clone_ref(py)));
+        match coroutine {
+            Some(coroutine) => coroutine.bind(py).getattr_opt(name),
+            None => Ok(attribute_without_coroutine(py, name)),
         }
     }
 
@@ -620,11 +612,13 @@ fn awaited(py: Python<'_>, awaitable: Object) -> Result<Object, Raised> {
     }
 }
 
-/// An attribute that a coroutine still has when it is over.
-pub(crate) fn attribute_of_finished<'py>(py: Python<'py>, name: &str) -> Option<Bound<'py, PyAny>> {
+/// An attribute that a call has without a coroutine: while it waits, and when it is over.
+///
+/// It has no frame then. What walks from one frame to the next by `cr_await` must not begin here.
+pub(crate) fn attribute_without_coroutine<'py>(py: Python<'py>, name: &str) -> Option<Bound<'py, PyAny>> {
     match name {
         "cr_running" | "cr_suspended" => Some(PyBool::new(py, false).to_owned().into_any()),
-        "cr_await" | "cr_frame" | "cr_origin" => Some(py.None().into_bound(py)),
+        "cr_frame" | "cr_origin" => Some(py.None().into_bound(py)),
         _ => None,
     }
 }
