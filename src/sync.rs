@@ -192,18 +192,45 @@ mod lent {
 
 /// Whether another thread may call a method of the object while one of it runs here.
 ///
-/// Where the caller's reference is the only one, nobody else can call anything.
+/// Where the caller's reference is the only one, nobody else can call anything. It is if the object belongs to this thread,
+/// which alone changes the count of its own references, and no other thread has ever had one.
 #[cfg(feature = "python")]
 #[inline(always)]
 pub(crate) fn is_reachable_elsewhere(object: &pyo3::ffi::PyObject) -> bool {
-    #[cfg(all(Py_GIL_DISABLED, Py_3_14))]
-    // SAFETY: the object is alive.
-    return unsafe { pyo3::ffi::PyUnstable_Object_IsUniquelyReferenced(std::ptr::from_ref(object).cast_mut()) } == 0;
-    #[cfg(not(all(Py_GIL_DISABLED, Py_3_14)))]
+    #[cfg(Py_GIL_DISABLED)]
+    {
+        use std::sync::atomic::Ordering::Relaxed;
+        let is_alone = object.ob_ref_local.load(Relaxed) == 1 && object.ob_ref_shared.load(Relaxed) == 0;
+        !(is_alone && is_own(object))
+    }
+    #[cfg(not(Py_GIL_DISABLED))]
     {
         let _ = object;
-        FREE_THREADED
+        false
     }
+}
+
+/// Whether this thread has made the object. Where that cannot be told, the answer is no.
+#[cfg(all(feature = "python", Py_GIL_DISABLED))]
+#[inline(always)]
+fn is_own(object: &pyo3::ffi::PyObject) -> bool {
+    let this: usize;
+    // What the interpreter marks a thread's objects with: the address of the thread's own block.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    // SAFETY: the word at the start of the block is the block's address, on this system.
+    unsafe {
+        std::arch::asm!("mov {}, fs:0", out(reg) this, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(all(target_arch = "aarch64", target_os = "linux"))]
+    // SAFETY: the register has the block's address, on this system.
+    unsafe {
+        std::arch::asm!("mrs {}, tpidr_el0", out(reg) this, options(nomem, nostack, preserves_flags));
+    }
+    #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), target_os = "linux")))]
+    {
+        this = 0;
+    }
+    this != 0 && object.ob_tid == this
 }
 
 /// A static of which every thread that can run at the same time has its own: with the GIL one, without it one a thread.
@@ -241,6 +268,77 @@ impl<T> EachThread<T> {
     pub(crate) fn with<R>(&self, _: Token<'_>, body: impl FnOnce(&mut T) -> R) -> R {
         // SAFETY: no other thread can get at this one's state, and what borrows it ends before anything else runs here.
         self.0.with(|own| body(unsafe { &mut *own.get() }))
+    }
+
+    /// The same, and where the state is.
+    #[inline(always)]
+    pub(crate) fn with_place<R>(&self, _: Token<'_>, body: impl FnOnce(&mut T) -> R) -> (R, Place<T>) {
+        // SAFETY: as above.
+        self.0.with(|own| (body(unsafe { &mut *own.get() }), Place(own.get())))
+    }
+
+    /// The same without looking for the state, if `object` is of this thread.
+    ///
+    /// # Safety
+    /// The thread that has made `object` got `place` of this static.
+    #[inline(always)]
+    pub(crate) unsafe fn with_at<R>(
+        &self,
+        token: Token<'_>,
+        place: Place<T>,
+        object: &pyo3::ffi::PyObject,
+        body: impl FnOnce(&mut T) -> R,
+    ) -> R {
+        if is_own(object) {
+            // SAFETY: this thread has made the object, so that the place is this thread's; the rest as above.
+            body(unsafe { &mut *place.0 })
+        } else {
+            self.with(token, body)
+        }
+    }
+}
+
+/// Where the state of one thread is.
+#[cfg(all(feature = "python", Py_GIL_DISABLED))]
+#[derive(Debug)]
+pub(crate) struct Place<T>(*mut T);
+
+/// Where the state of all threads is: everybody knows.
+#[cfg(all(feature = "python", not(Py_GIL_DISABLED)))]
+#[derive(Debug)]
+pub(crate) struct Place<T>(std::marker::PhantomData<T>);
+
+#[cfg(feature = "python")]
+impl<T> Clone for Place<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+#[cfg(feature = "python")]
+impl<T> Copy for Place<T> {}
+
+#[cfg(all(feature = "python", not(Py_GIL_DISABLED)))]
+impl<T> Exclusive<T> {
+    /// See [`each_thread`].
+    #[inline(always)]
+    pub(crate) fn with_place<R>(&self, token: Token<'_>, body: impl FnOnce(&mut T) -> R) -> (R, Place<T>) {
+        (self.with(token, body), Place(std::marker::PhantomData))
+    }
+
+    /// See [`each_thread`].
+    ///
+    /// # Safety
+    /// As without the GIL.
+    #[inline(always)]
+    pub(crate) unsafe fn with_at<R>(
+        &self,
+        token: Token<'_>,
+        _: Place<T>,
+        _: &pyo3::ffi::PyObject,
+        body: impl FnOnce(&mut T) -> R,
+    ) -> R {
+        self.with(token, body)
     }
 }
 

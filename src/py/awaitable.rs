@@ -40,6 +40,8 @@ struct Awaitable {
     call: AtomicPtr<ffi::PyObject>,
     /// Whether the garbage collector knows the instance.
     is_tracked: bool,
+    /// Where the thread that made the instance keeps things.
+    place: spare::Place,
 }
 
 impl Awaitable {
@@ -84,7 +86,8 @@ pub(crate) fn pending(py: Python<'_>, call: PendingCall) -> Result<Object, Raise
 
 #[inline(always)]
 fn make(py: Python<'_>, value: Option<Object>, call: Option<Object>) -> Result<Object, Raised> {
-    let instance = match spare::revive(py) {
+    let (dead, place) = spare::revive(py);
+    let instance = match dead {
         Some(instance) => instance.as_ptr().cast::<Awaitable>(),
         None => allocate(py)?,
     };
@@ -98,6 +101,7 @@ fn make(py: Python<'_>, value: Option<Object>, call: Option<Object>) -> Result<O
         (&raw mut (*instance).value).write(AtomicPtr::new(value.map_or(null_mut(), Object::into_ptr)));
         (&raw mut (*instance).call).write(AtomicPtr::new(call.map_or(null_mut(), Object::into_ptr)));
         (&raw mut (*instance).is_tracked).write(is_tracked);
+        (&raw mut (*instance).place).write(place);
         if is_tracked {
             ffi::PyObject_GC_Track(instance.cast());
         }
@@ -230,13 +234,15 @@ unsafe fn send(py: Python<'_>, this: &Awaitable, value: *mut ffi::PyObject) -> R
 unsafe extern "C-unwind" fn tp_iternext(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: the interpreter calls this slot, so the thread is attached and the object is ours and alive.
     let (py, this) = unsafe { (Python::assume_attached(), instance(object)) };
+    // SAFETY: the place is the one that was got when the object was made.
+    let stop = |value| unsafe { spare::stop(py, &this.head, this.place, value) };
     if let Some(value) = this.take(|this| &this.value) {
-        return spare::stop(py, value);
+        return stop(value);
     }
     // SAFETY: None is alive.
     match unsafe { send(py, this, ffi::Py_None()) } {
         Ok(Step::Yield(value)) => value.into_ptr(),
-        Ok(Step::Return(value)) => spare::stop(py, value),
+        Ok(Step::Return(value)) => stop(value),
         Err(_) => null_mut(),
     }
 }
@@ -422,7 +428,7 @@ unsafe extern "C-unwind" fn tp_dealloc(object: *mut ffi::PyObject) {
             ffi::PyObject_GC_UnTrack(object.cast());
         }
         let owned = (take_last(&mut (*this).value), take_last(&mut (*this).call));
-        let stopped = spare::retire(py, object);
+        let stopped = spare::retire(py, object, (*this).place);
         drop((owned, stopped));
     }
 }

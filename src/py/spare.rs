@@ -25,7 +25,7 @@ pub(super) unsafe fn own(reference: *mut ffi::PyObject) -> Object {
 }
 
 /// What is kept.
-struct Spare {
+pub(super) struct Spare {
     /// Dead awaitables, which own nothing but their type and are unknown to the garbage collector.
     dead: [*mut ffi::PyObject; Self::MOST],
     count: usize,
@@ -107,22 +107,30 @@ unsafe extern "C" {
     fn _Py_NewReference(object: *mut ffi::PyObject);
 }
 
-/// Brings a dead awaitable to life, if one is kept.
+/// Where the thread that made an awaitable keeps things.
+pub(super) type Place = crate::sync::Place<Spare>;
+
+/// Brings a dead awaitable to life, if one is kept, and says where this thread keeps things.
 #[inline(always)]
-pub(super) fn revive(py: Python<'_>) -> Option<NonNull<ffi::PyObject>> {
-    let object = SPARE.with(py, Spare::pop)?;
-    // SAFETY: the object is dead, all its memory is there, and its reference to its type has been kept.
-    unsafe { _Py_NewReference(object.as_ptr()) };
-    Some(object)
+pub(super) fn revive(py: Python<'_>) -> (Option<NonNull<ffi::PyObject>>, Place) {
+    let (object, place) = SPARE.with_place(py, Spare::pop);
+    if let Some(object) = object {
+        // SAFETY: the object is dead, all its memory is there, and its reference to its type has been kept.
+        unsafe { _Py_NewReference(object.as_ptr()) };
+    }
+    (object, place)
 }
 
 /// Keeps a dead awaitable, or gives its memory back. Returns what the exception still has, to be dropped.
 ///
 /// # Safety
-/// The object is one of our type, dead and not tracked, owns nothing else, and nobody else has it.
+/// The object is one of our type, dead and not tracked, owns nothing else, and nobody else has it. `place` is what the thread
+/// got that made it.
 #[inline(always)]
-pub(super) unsafe fn retire(py: Python<'_>, dead: *mut ffi::PyObject) -> Option<Object> {
-    let (stopped, is_kept) = SPARE.with(py, |spare| (spare.take_stopped(), spare.push(dead)));
+pub(super) unsafe fn retire(py: Python<'_>, dead: *mut ffi::PyObject, place: Place) -> Option<Object> {
+    // SAFETY: the memory of a dead object is still there; the rest is as the caller says.
+    let (stopped, is_kept) =
+        unsafe { SPARE.with_at(py, place, &*dead, |spare| (spare.take_stopped(), spare.push(dead))) };
     if !is_kept {
         // SAFETY: as the caller says.
         unsafe { free(dead) };
@@ -144,17 +152,20 @@ unsafe fn free(dead: *mut ffi::PyObject) {
     }
 }
 
-/// Ends an iteration with `value`.
+/// Ends the iteration of `object` with `value`.
+///
+/// # Safety
+/// `place` is what the thread got that made the object.
 #[cfg(Py_3_12)]
 #[inline(always)]
-pub(super) fn stop(py: Python<'_>, value: Object) -> *mut ffi::PyObject {
+pub(super) unsafe fn stop(py: Python<'_>, object: &ffi::PyObject, place: Place, value: Object) -> *mut ffi::PyObject {
     // SAFETY: the thread is attached. An iterator may end without an exception, which stands for None. The exception is
     // changed only when it is as new and this is the only reference to it, so that nobody sees that it is used again.
     unsafe {
         if value.as_ptr() == ffi::Py_None() {
             return null_mut();
         }
-        let before = SPARE.with(py, |spare| {
+        let before = SPARE.with_at(py, place, object, |spare| {
             if spare.stop.is_null() || !is_as_new(spare.stop) {
                 return None;
             }
@@ -219,10 +230,13 @@ fn stop_anew(py: Python<'_>, value: Object) -> *mut ffi::PyObject {
     null_mut()
 }
 
-/// Ends an iteration with `value`. Only for `next()` by hand: `await` does not come here.
+/// Ends the iteration of `object` with `value`. Only for `next()` by hand: `await` does not come here.
+///
+/// # Safety
+/// As from 3.12 on.
 #[cfg(not(Py_3_12))]
 #[allow(clippy::needless_pass_by_value, reason = "as from 3.12 on")]
-pub(super) fn stop(py: Python<'_>, value: Object) -> *mut ffi::PyObject {
+pub(super) unsafe fn stop(py: Python<'_>, _: &ffi::PyObject, _: Place, value: Object) -> *mut ffi::PyObject {
     stop_plainly(py, &value)
 }
 
