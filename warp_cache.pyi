@@ -237,7 +237,8 @@ class CachedFunction(Generic[_P, _R_co]):
     event loop at the same time run the function once: the others wait, get its value and count as hits, or get its
     exception, the same object, and count as misses. If the caller that runs it is cancelled, or ends by another
     exception that is no Exception, one that waits runs it again. A call that is part of the computation that it would
-    wait for, as in a recursion on one key, runs the function itself. asyncio with any event loop, trio and anyio are
+    wait for, as in a recursion on one key, runs the function itself; it is known by its context, which the tasks that
+    the function starts inherit. asyncio with any event loop, trio and anyio are
     known; under trio, calls wait for a trio.Event. Where nothing of these runs, nobody waits: each runs the function.
 
     On a class it is a method: `instance.method(1)` passes the instance, which becomes part of the key and is held by

@@ -40,6 +40,8 @@ struct Awaitable {
     call: AtomicPtr<ffi::PyObject>,
     /// Whether the garbage collector knows the instance.
     is_tracked: bool,
+    /// The weak references to the instance; the interpreter's affair.
+    weak_references: *mut ffi::PyObject,
     /// Where the thread that made the instance keeps things.
     place: spare::Place,
 }
@@ -101,6 +103,7 @@ fn make(py: Python<'_>, value: Option<Object>, call: Option<Object>) -> Result<O
         (&raw mut (*instance).value).write(AtomicPtr::new(value.map_or(null_mut(), Object::into_ptr)));
         (&raw mut (*instance).call).write(AtomicPtr::new(call.map_or(null_mut(), Object::into_ptr)));
         (&raw mut (*instance).is_tracked).write(is_tracked);
+        (&raw mut (*instance).weak_references).write(null_mut());
         (&raw mut (*instance).place).write(place);
         if is_tracked {
             ffi::PyObject_GC_Track(instance.cast());
@@ -150,7 +153,7 @@ impl Awaitable {
     fn throw(&self, py: Python<'_>, error: PyErr) -> Result<Step, Raised> {
         if let Some(value) = self.take(|this| &this.value) {
             drop(value);
-            return Err(bridge::raise_into_unstarted(py, error));
+            return Err(error.into());
         }
         match self.call(py) {
             Some(call) => call.get().throw(py, error),
@@ -370,7 +373,7 @@ fn attribute<'py>(py: Python<'py>, this: &'py Awaitable, name: &str) -> PyResult
     // Until it is awaited a hit has none of the others: there is no frame, and what looks for one finds that it must wrap
     // the object into a coroutine of its own.
     let is_over = this.value.load(Ordering::Relaxed).is_null();
-    Ok(if is_over { pending_call::attribute_without_coroutine(py, name) } else { None })
+    Ok(if is_over { pending_call::attribute_of_finished(py, name) } else { None })
 }
 
 unsafe extern "C" fn get_attribute(object: *mut ffi::PyObject, name: *mut c_void) -> *mut ffi::PyObject {
@@ -424,12 +427,19 @@ unsafe extern "C-unwind" fn tp_dealloc(object: *mut ffi::PyObject) {
     unsafe {
         let py = Python::assume_attached();
         let this = object.cast::<Awaitable>();
-        if (*this).is_tracked {
+        let is_tracked = (*this).is_tracked;
+        if is_tracked {
             ffi::PyObject_GC_UnTrack(object.cast());
         }
-        let owned = (take_last(&mut (*this).value), take_last(&mut (*this).call));
-        let stopped = spare::retire(py, object, (*this).place);
-        drop((owned, stopped));
+        if !(*this).weak_references.is_null() {
+            ffi::PyObject_ClearWeakRefs(object);
+        }
+        let owned = [take_last(&mut (*this).value), take_last(&mut (*this).call)];
+        drop(spare::retire(py, object, (*this).place));
+        // What the collector need not know cannot be part of a chain, either.
+        if is_tracked {
+            spare::release(py, owned);
+        }
     }
 }
 
@@ -501,10 +511,21 @@ fn make_type(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
         .collect();
     getters.push(ffi::PyGetSetDef::default());
     let getters = Box::leak(getters.into_boxed_slice());
+    let members = Box::leak(Box::new([
+        ffi::PyMemberDef {
+            name: c"__weaklistoffset__".as_ptr(),
+            type_code: ffi::Py_T_PYSSIZET,
+            offset: std::mem::offset_of!(Awaitable, weak_references).cast_signed(),
+            flags: ffi::Py_READONLY,
+            doc: std::ptr::null(),
+        },
+        ffi::PyMemberDef::default(),
+    ]));
     let slot = |slot, pfunc| ffi::PyType_Slot { slot, pfunc };
     let mut slots = [
         slot(ffi::Py_tp_doc, DOC.as_ptr().cast_mut().cast::<c_void>()),
         slot(ffi::Py_tp_methods, methods.as_mut_ptr().cast()),
+        slot(ffi::Py_tp_members, members.as_mut_ptr().cast()),
         slot(ffi::Py_tp_getset, getters.as_mut_ptr().cast()),
         slot(ffi::Py_tp_repr, tp_repr as *mut c_void),
         slot(ffi::Py_tp_iternext, tp_iternext as *mut c_void),

@@ -253,14 +253,21 @@ impl<'py> Calls<'py> {
     const COROUTINE: u32 = 0x80;
     const ASYNC_GENERATOR: u32 = 0x200;
 
-    /// Looks through partials, bound methods and objects with `__call__` for the function that runs.
+    /// Looks through partials, methods and objects with `__call__` for the function that runs.
     fn of(callable: &Bound<'py, PyAny>) -> PyResult<Self> {
         let py = callable.py();
         let partial = py.import("functools")?.getattr("partial")?;
         let method = py.import("types")?.getattr("MethodType")?;
+        let static_method = py.import("builtins")?.getattr("staticmethod")?;
         let mut function = callable.clone();
-        while function.is_instance(&partial)? || function.is_exact_instance(&method) {
-            let inner = if function.is_exact_instance(&method) { "__func__" } else { "func" };
+        loop {
+            let inner = if function.is_instance(&partial)? {
+                "func"
+            } else if function.is_exact_instance(&method) || function.is_instance(&static_method)? {
+                "__func__"
+            } else {
+                break;
+            };
             function = function.getattr(inner)?;
         }
         if let Ok(cached) = function.cast::<CachedFunction>() {

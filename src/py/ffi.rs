@@ -7,9 +7,7 @@
 #![allow(unsafe_code)]
 
 use crate::backend::memory::Match;
-use pyo3::exceptions::{
-    PyBaseException, PyDeprecationWarning, PyImportError, PyRuntimeError, PyStopIteration, PyTypeError,
-};
+use pyo3::exceptions::{PyBaseException, PyDeprecationWarning, PyImportError, PyTypeError};
 use pyo3::ffi;
 use pyo3::panic::PanicException;
 use pyo3::prelude::*;
@@ -843,17 +841,6 @@ pub(crate) fn send(_: Python<'_>, iterator: &Py<PyAny>, value: Arg<'_>) -> Resul
         ffi::PySendResult::PYGEN_NEXT => owned(result).map(Sent::Yielded),
         ffi::PySendResult::PYGEN_ERROR => Err(Raised(())),
     }
-}
-
-/// Raises what is thrown into a coroutine that has not begun.
-pub(crate) fn raise_into_unstarted(py: Python<'_>, error: PyErr) -> Raised {
-    if !error.is_instance_of::<PyStopIteration>(py) {
-        return error.into();
-    }
-    // It would look like the coroutine's end.
-    let outer = PyRuntimeError::new_err("coroutine raised StopIteration");
-    outer.set_cause(py, Some(error));
-    outer.into()
 }
 
 /// The exception that `throw(exception)` or `throw(type[, value[, traceback]])` means.

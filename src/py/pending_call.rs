@@ -149,7 +149,7 @@ impl PendingCall {
                     Sent::Yielded(value) => Ok(Step::Yield(value)),
                     Sent::Returned(value) => Ok(Step::Return(value)),
                 },
-                _ => Err(ffi::raise_into_unstarted(py, error)),
+                _ => Err(error.into()),
             },
             Now::Waiting(iterator) => self.wait(py, throw_into(py, &iterator, error)),
             Now::Running(iterator, flight) => self.run(py, &flight, || throw_into(py, &iterator, error)),
@@ -194,11 +194,15 @@ impl PendingCall {
             "__name__" | "__qualname__" => return self.function.bind(py).as_any().getattr_opt(name),
             _ => {}
         }
-        let coroutine =
-            self.state.with(py, |state| state.as_ref()?.coroutine.as_ref().map(|coroutine| coroutine.clone_ref(py)));
-        match coroutine {
-            Some(coroutine) => coroutine.bind(py).getattr_opt(name),
-            None => Ok(attribute_without_coroutine(py, name)),
+        let now = self.state.with(py, |state| {
+            let state = state.as_ref()?;
+            Some(state.coroutine.as_ref().map(|coroutine| coroutine.clone_ref(py)))
+        });
+        match now {
+            Some(Some(coroutine)) => coroutine.bind(py).getattr_opt(name),
+            // A call that waits has no frame, and nothing that goes on from one.
+            Some(None) => Ok(None),
+            None => Ok(attribute_of_finished(py, name)),
         }
     }
 
@@ -612,13 +616,11 @@ fn awaited(py: Python<'_>, awaitable: Object) -> Result<Object, Raised> {
     }
 }
 
-/// An attribute that a call has without a coroutine: while it waits, and when it is over.
-///
-/// It has no frame then. What walks from one frame to the next by `cr_await` must not begin here.
-pub(crate) fn attribute_without_coroutine<'py>(py: Python<'py>, name: &str) -> Option<Bound<'py, PyAny>> {
+/// An attribute that a coroutine still has when it is over.
+pub(crate) fn attribute_of_finished<'py>(py: Python<'py>, name: &str) -> Option<Bound<'py, PyAny>> {
     match name {
         "cr_running" | "cr_suspended" => Some(PyBool::new(py, false).to_owned().into_any()),
-        "cr_frame" | "cr_origin" => Some(py.None().into_bound(py)),
+        "cr_await" | "cr_frame" | "cr_origin" => Some(py.None().into_bound(py)),
         _ => None,
     }
 }
@@ -626,7 +628,7 @@ pub(crate) fn attribute_without_coroutine<'py>(py: Python<'py>, name: &str) -> O
 /// Raises an exception where `iterator` is suspended.
 fn throw_into(py: Python<'_>, iterator: &Object, error: PyErr) -> Result<Sent, Raised> {
     let Some(throw) = iterator.bind(py).getattr_opt(intern!(py, "throw"))? else {
-        return Err(ffi::raise_into_unstarted(py, error));
+        return Err(error.into());
     };
     match throw.call1((error.into_value(py),)) {
         Ok(value) => Ok(Sent::Yielded(value.into())),

@@ -31,6 +31,9 @@ pub(super) struct Spare {
     count: usize,
     /// The exception that ends an `await`.
     stop: *mut ffi::PyStopIterationObject,
+    /// How many awaitables are being given up, one inside the other, and what is still to be dropped after them.
+    depth: usize,
+    later: Vec<Object>,
 }
 
 // SAFETY: whoever has a `Spare` owns all that it points to, and nothing else points there.
@@ -39,7 +42,9 @@ unsafe impl Send for Spare {}
 impl Spare {
     /// As many as are usually awaited at one time, and no more than 5 KB.
     const MOST: usize = 64;
-    const NONE: Self = Self { dead: [null_mut(); Self::MOST], count: 0, stop: null_mut() };
+    /// How deep awaitables that have one another are dropped one inside the other: a long chain would fill the stack.
+    const DEEPEST: usize = 50;
+    const NONE: Self = Self { dead: [null_mut(); Self::MOST], count: 0, stop: null_mut(), depth: 0, later: Vec::new() };
 
     #[inline(always)]
     fn pop(&mut self) -> Option<NonNull<ffi::PyObject>> {
@@ -136,6 +141,25 @@ pub(super) unsafe fn retire(py: Python<'_>, dead: *mut ffi::PyObject, place: Pla
         unsafe { free(dead) };
     }
     stopped
+}
+
+/// Drops what a dead awaitable had: at once or, if that happens deep inside the dropping of another, after that.
+pub(super) fn release(py: Python<'_>, owned: [Option<Object>; 2]) {
+    let depth = SPARE.with(py, |spare| {
+        spare.depth += 1;
+        spare.depth
+    });
+    if depth > Spare::DEEPEST {
+        SPARE.with(py, |spare| spare.later.extend(owned.into_iter().flatten()));
+    } else {
+        drop(owned);
+    }
+    if depth == 1 {
+        while let Some(object) = SPARE.with(py, |spare| spare.later.pop()) {
+            drop(object);
+        }
+    }
+    SPARE.with(py, |spare| spare.depth -= 1);
 }
 
 /// Gives the memory of a dead object back, and its reference to its type.
