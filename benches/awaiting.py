@@ -1,7 +1,7 @@
 """What awaiting a cached coroutine function costs, beside a plain `async def` and async_lru.
 
-Everything runs in one process and one event loop, in turn, so that a change of the machine's speed meets all alike. Times
-are above those of the empty loop. async_lru is compared where it is installed: `pip install async_lru`.
+Everything runs in one process and one event loop, in turn, so that a change of the machine's speed meets all alike.
+Times are above those of the empty loop. async_lru is compared where it is installed: `pip install async_lru`.
 
     python benches/awaiting.py [--quick] [--json FILE]
 """

@@ -1,4 +1,4 @@
-"""cache on plain functions: its forms, its keys, and the object it makes."""
+"""cache: its forms, its keys, and the object it makes."""
 
 import copy
 import functools
@@ -15,10 +15,13 @@ from enum import IntEnum
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kinds import bare, both_kinds, cache, lru_cache, once, plain_only
 from warp_cache.warp_cache import _ManualClock
 
 import warp_cache
-from warp_cache import Backend, CacheInfo, SharedCacheInfo, Strategy, cache, lru_cache
+from warp_cache import Backend, CacheInfo, SharedCacheInfo, Strategy
+
+pytestmark = both_kinds
 
 both_decorators = pytest.mark.parametrize("decorator", [cache, lru_cache])
 every_strategy = pytest.mark.parametrize("strategy", list(Strategy))
@@ -70,7 +73,7 @@ def test_positional_parameters_come_in_the_documented_order():
     assert (parameters["max_key_size"], parameters["max_value_size"]) == (100, 200)
 
 
-def test_cache_parameters_hold_every_parameter_in_force():
+def test_cache_parameters_hold_every_parameter_in_force(function_kind):
     assert (
         cache(add).cache_parameters().items()
         >= {
@@ -81,7 +84,7 @@ def test_cache_parameters_hold_every_parameter_in_force():
             "max_key_size": 512,
             "max_value_size": 4096,
             "typed": False,
-            "single_flight": False,
+            "single_flight": function_kind == "coroutine",
         }.items()
     )
 
@@ -99,12 +102,14 @@ def test_any_size_from_zero_up_is_accepted(max_size):
     assert f.cache_info().max_size == f.cache_parameters()["max_size"] == max_size
 
 
+@once
 @pytest.mark.parametrize("max_size", [-1, -128, -(2**63), -(2**64), 2**64, 2**200])
 def test_a_size_out_of_range_is_a_value_error(max_size):
     with pytest.raises(ValueError, match="max_size"):
         cache(max_size=max_size)
 
 
+@once
 @pytest.mark.parametrize("max_size", ["128", 1.0, math.inf, [], (1,), object()])
 def test_a_size_that_is_no_int_is_a_type_error(max_size):
     with pytest.raises(TypeError, match="max_size"):
@@ -167,6 +172,7 @@ def test_a_ttl_of_any_magnitude_makes_a_working_cache(ttl):
     assert sum(f.cache_info()[:2]) == 2
 
 
+@once
 @pytest.mark.parametrize(
     "ttl", [0, 0.0, -0.0, -1, -0.5, -math.inf, math.nan, -(10**400), timedelta(0), timedelta(seconds=-1)]
 )
@@ -176,6 +182,7 @@ def test_a_ttl_that_is_no_time_span_is_a_value_error(decorator, ttl):
         decorator(ttl=ttl)
 
 
+@once
 @pytest.mark.parametrize("ttl", ["10", [], object(), 1j])
 @both_decorators
 def test_a_ttl_of_a_wrong_kind_is_a_type_error(decorator, ttl):
@@ -235,12 +242,14 @@ def test_a_backend_may_be_given_as_member_number_or_name(decorator, backend):
     assert counts(f) == (1, 1)
 
 
+@once
 @pytest.mark.parametrize("strategy", ["arc", "", "LRU ", 4, -1, 2**70, 1.5, None, [], object()])
 def test_an_unknown_strategy_is_a_value_error_that_lists_the_known(strategy):
     with pytest.raises(ValueError, match=r"(?is)lru.*mru.*fifo.*lfu"):
         cache(strategy)
 
 
+@once
 @pytest.mark.parametrize("backend", ["disk", "", 2, -1, 2**70, 1.5, None, [], object()])
 @both_decorators
 def test_an_unknown_backend_is_a_value_error_that_lists_the_known(decorator, backend):
@@ -248,6 +257,7 @@ def test_an_unknown_backend_is_a_value_error_that_lists_the_known(decorator, bac
         decorator(backend=backend)
 
 
+@once
 def test_unknown_parameters_are_refused():
     with pytest.raises(TypeError):
         cache(size=3)
@@ -259,6 +269,7 @@ def test_the_byte_limits_have_no_effect_in_memory():
     assert counts(f) == (1, 1)
 
 
+@once
 @pytest.mark.parametrize("thing", [3, "text", None, [], object()])
 def test_what_cannot_be_called_cannot_be_decorated(thing):
     with pytest.raises(TypeError):
@@ -273,6 +284,7 @@ async def async_generator():
     yield 1
 
 
+@once
 @pytest.mark.parametrize("function", [generator, async_generator])
 @pytest.mark.parametrize("form", [cache, cache(), cache(max_size=0), cache(Strategy.LFU, None)])
 def test_a_generator_function_is_refused_with_advice(form, function):
@@ -353,13 +365,13 @@ def test_extra_positional_arguments_are_part_of_the_key():
 
 
 def test_the_last_extra_argument_is_not_taken_for_a_keyword_only_one():
-    @cache(max_size=None)
-    def f(a, *rest, c=3):
+    def run(a, *rest, c=3):
         return a, rest, c
 
+    f = cache(max_size=None)(run)
     calls = [((1,), {}), ((1, 3), {}), ((1, 3, 3), {}), ((1,), {"c": (3,)}), ((1, 3), {"c": 1}), ((1, 3, 1), {})]
     for args, kwargs in calls * 2:
-        assert f(*args, **kwargs) == f.__wrapped__(*args, **kwargs)
+        assert f(*args, **kwargs) == run(*args, **kwargs)
     assert counts(f) == (6, 6)
 
 
@@ -504,7 +516,7 @@ def test_non_ascii_names_are_matched():
         ((), {"a": 1, "c": 3}),
     ],
 )
-def test_a_call_that_does_not_fit_raises_the_error_of_the_function(args, kwargs):
+def test_a_call_that_does_not_fit_raises_the_error_of_the_function(function_kind, args, kwargs):
     f = cache(add)
     f(1), f(1, 2)
     with pytest.raises(TypeError) as expected:
@@ -512,7 +524,7 @@ def test_a_call_that_does_not_fit_raises_the_error_of_the_function(args, kwargs)
     with pytest.raises(TypeError) as raised:
         f(*args, **kwargs)
     assert str(raised.value) == str(expected.value)
-    assert f.cache_info() == (1, 2, 128, 1)
+    assert f.cache_info() == (1, 2 if function_kind == "plain" else 1, 128, 1)
 
 
 def test_positional_only_names_are_refused_as_keywords():
@@ -591,12 +603,12 @@ def test_the_function_gets_its_own_default_object():
 
 
 def test_defaults_are_left_to_the_function():
+    @cache
     def f(a, b=2, *, c=3):
         return a, b, c
 
-    cached = cache(f)
-    f.__defaults__, f.__kwdefaults__ = (20,), {"c": 30}
-    assert cached(1) == (1, 20, 30)
+    f.__wrapped__.__defaults__, f.__wrapped__.__kwdefaults__ = (20,), {"c": 30}
+    assert f(1) == (1, 20, 30)
 
 
 # What the function receives
@@ -797,14 +809,14 @@ SIGNATURES = [
 
 @pytest.mark.parametrize("function", SIGNATURES, ids=lambda function: str(inspect.signature(function)))
 @given(calls=CALLS)
-def test_calls_share_an_entry_exactly_when_their_arguments_are_equal(function, calls):
+def test_calls_share_an_entry_exactly_when_their_arguments_are_equal(function_kind, function, calls):
     f = cache(max_size=None)(function)
     seen, misses, hits = set(), 0, 0
     for args, kwargs in calls:
         try:
             bound = inspect.signature(function).bind(*args, **kwargs)
         except TypeError:
-            misses += 1
+            misses += function_kind == "plain"
             with pytest.raises(TypeError):
                 f(*args, **kwargs)
         else:
@@ -953,6 +965,7 @@ def test_on_methods_the_instance_comes_first(decorator):
 INFO = CacheInfo(hits=78, misses=81, max_size=256, current_size=81)
 
 
+@once
 def test_cache_info_prints_its_fields():
     assert repr(INFO) == str(INFO) == "CacheInfo(hits=78, misses=81, max_size=256, current_size=81)"
 
@@ -966,6 +979,7 @@ def test_cache_info_is_of_its_own_type():
     assert isinstance(INFO, tuple)
 
 
+@once
 def test_cache_info_unpacks_and_indexes():
     hits, misses, max_size, current_size = INFO
     assert (hits, misses, max_size, current_size) == (78, 81, 256, 81)
@@ -973,17 +987,20 @@ def test_cache_info_unpacks_and_indexes():
     assert len(INFO) == 4
 
 
+@once
 def test_cache_info_answers_to_every_name():
     assert (INFO.hits, INFO.misses, INFO.max_size, INFO.current_size) == (78, 81, 256, 81)
     assert (INFO.maxsize, INFO.currsize) == (256, 81)
 
 
+@once
 def test_cache_info_behaves_as_a_named_tuple():
     assert CacheInfo._fields == ("hits", "misses", "max_size", "current_size")
     assert INFO._asdict() == {"hits": 78, "misses": 81, "max_size": 256, "current_size": 81}
     assert INFO._replace(hits=1) == CacheInfo._make((1, 81, 256, 81))
 
 
+@once
 def test_cache_info_equals_plain_tuples():
     assert INFO == (78, 81, 256, 81)
     assert INFO != (78, 81, 256, 80)
@@ -991,21 +1008,25 @@ def test_cache_info_equals_plain_tuples():
     assert functools._CacheInfo(78, 81, 256, 81) == INFO
 
 
+@once
 def test_cache_info_matches_a_pattern_by_position():
     assert CacheInfo.__match_args__ == ("hits", "misses", "max_size", "current_size")
 
 
+@once
 def test_cache_info_cannot_be_changed():
     with pytest.raises((AttributeError, TypeError)):
         INFO.hits = 3
 
 
+@once
 def test_cache_info_survives_pickle_and_copy():
     for twin in (pickle.loads(pickle.dumps(INFO)), copy.copy(INFO), copy.deepcopy(INFO)):
         assert twin == INFO
         assert type(twin) is CacheInfo
 
 
+@once
 def test_shared_cache_info_behaves_as_a_named_tuple():
     info = SharedCacheInfo(1, 2, 3, 4, 5)
     assert SharedCacheInfo._fields == ("hits", "misses", "max_size", "current_size", "oversize_skips")
@@ -1017,26 +1038,31 @@ def test_shared_cache_info_behaves_as_a_named_tuple():
 # Strategy and Backend
 
 
+@once
 def test_strategies_are_numbered():
     assert issubclass(Strategy, IntEnum)
     assert {member.name: int(member) for member in Strategy} == {"LRU": 0, "MRU": 1, "FIFO": 2, "LFU": 3}
 
 
+@once
 def test_backends_are_numbered():
     assert issubclass(Backend, IntEnum)
     assert {member.name: int(member) for member in Backend} == {"MEMORY": 0, "SHARED": 1}
 
 
+@once
 @pytest.mark.parametrize("member", [*Strategy, *Backend])
 def test_members_survive_pickle(member):
     assert pickle.loads(pickle.dumps(member)) is member
 
 
+@once
 @pytest.mark.parametrize("name", ["cache", "lru_cache", "Strategy", "Backend", "CacheInfo", "SharedCacheInfo"])
 def test_everything_public_is_listed(name):
     assert name in warp_cache.__all__
 
 
+@once
 @pytest.mark.parametrize("kind", [Strategy, Backend, CacheInfo, SharedCacheInfo])
 def test_public_types_belong_to_the_package(kind):
     assert kind.__module__ == "warp_cache"
@@ -1067,6 +1093,7 @@ def test_type_parameters_are_carried_over(decorator):
     assert decorator(namespace["first"]).__type_params__ == namespace["first"].__type_params__ != ()
 
 
+@plain_only
 @both_decorators
 def test_wrapped_is_the_function(decorator):
     assert decorator(documented).__wrapped__ is documented
@@ -1075,10 +1102,12 @@ def test_wrapped_is_the_function(decorator):
 
 @both_decorators
 def test_the_signature_is_that_of_the_function(decorator):
-    assert inspect.signature(decorator(documented)) == inspect.signature(documented)
-    assert inspect.getdoc(decorator(documented)) == "What it does."
+    f = bare(decorator(documented))
+    assert inspect.signature(f) == inspect.signature(documented)
+    assert inspect.getdoc(f) == "What it does."
 
 
+@plain_only
 @both_decorators
 @pytest.mark.parametrize("function", [functools.partial(add, 1), len, int, type("C", (), {"__call__": echo})()])
 def test_what_lacks_attributes_can_be_decorated(decorator, function):
@@ -1117,19 +1146,19 @@ def test_repr_names_the_function(decorator):
         def method(self):
             pass
 
-    assert "documented" in repr(decorator(documented))
-    assert X.method.__qualname__ in repr(X.method)
+    assert "documented" in repr(bare(decorator(documented)))
+    assert X.method.__qualname__ in repr(bare(X.method))
 
 
 @both_decorators
 def test_repr_of_what_has_no_name_works(decorator):
     f = decorator(functools.partial(add, 1))
-    assert "cached" in repr(f).lower()
+    assert "cached" in repr(bare(f)).lower()
 
 
 @both_decorators
 def test_a_weak_reference_dies_with_the_object(decorator):
-    f = decorator(lambda x: x)
+    f = bare(decorator(lambda x: x))
     reference = weakref.ref(f)
     assert reference() is f
     del f
@@ -1139,7 +1168,7 @@ def test_a_weak_reference_dies_with_the_object(decorator):
 
 @both_decorators
 def test_copies_are_the_object_itself(decorator):
-    f = decorator(lambda x: x)
+    f = bare(decorator(lambda x: x))
     assert copy.copy(f) is f
     assert copy.deepcopy(f) is f
     assert copy.deepcopy([f])[0] is f
@@ -1161,6 +1190,7 @@ class Holder:
         return x
 
 
+@plain_only
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("cached", [at_module_level, Holder.method, Holder.static])
 def test_pickle_gives_the_same_object(cached, protocol):
@@ -1170,19 +1200,19 @@ def test_pickle_gives_the_same_object(cached, protocol):
 @both_decorators
 def test_pickle_refuses_a_local_function(decorator):
     with pytest.raises((pickle.PicklingError, AttributeError)):
-        pickle.dumps(decorator(lambda x: x))
+        pickle.dumps(bare(decorator(lambda x: x)))
 
 
 @both_decorators
 def test_a_cached_function_is_a_key_itself(decorator):
-    first, second = decorator(abs), decorator(abs)
+    first, second = bare(decorator(abs)), bare(decorator(abs))
     assert first == first  # noqa: PLR0124
     assert first != second
     assert {first: 1, second: 2}[first] == 1
 
 
 def test_the_types_behind_the_decorator_cannot_be_made_by_hand():
-    for kind in (type(cache(abs)), type(cache())):
+    for kind in (type(bare(cache(abs))), type(warp_cache.cache())):
         with pytest.raises(TypeError):
             kind()
         with pytest.raises(TypeError):
@@ -1229,7 +1259,7 @@ def test_a_call_through_the_class_shares_the_entry_of_the_instance(decorator):
 
 @both_decorators
 def test_the_class_gives_the_object_itself(decorator):
-    cached = decorator(documented)
+    cached = bare(decorator(documented))
     holder = type("Holder", (), {"method": cached})
     assert holder.method is cached
     assert holder.__dict__["method"].__get__(None, holder) is cached
@@ -1245,16 +1275,17 @@ def test_a_bound_method_knows_its_instance_and_function(decorator):
     x = X()
     bound = x.m
     assert bound.__self__ is x
-    assert bound.__func__ is X.m
-    assert bound == x.m
+    assert bound.__func__ is bare(X.m)
+    assert bare(bound) == bare(x.m)
     assert bound() is x
 
 
 @both_decorators
 def test_the_interpreter_may_call_a_method_without_binding_it(decorator):
     method_descriptor = 1 << 17
-    assert type(decorator(documented)).__flags__ & method_descriptor
-    assert inspect.ismethoddescriptor(decorator(documented))
+    cached = bare(decorator(documented))
+    assert type(cached).__flags__ & method_descriptor
+    assert inspect.ismethoddescriptor(cached)
 
 
 @both_decorators
@@ -1339,8 +1370,12 @@ def test_a_subclass_may_call_the_method_of_its_parent(decorator):
 # Stacked decorators
 
 
-@pytest.mark.parametrize("inner", [cache, lru_cache, functools.lru_cache])
-@pytest.mark.parametrize("outer", [cache, lru_cache, functools.lru_cache])
+every_inner = pytest.mark.parametrize("inner", [cache, lru_cache, functools.lru_cache])
+every_outer = pytest.mark.parametrize("outer", [cache, lru_cache, functools.lru_cache])
+
+
+@every_inner
+@every_outer
 def test_the_outer_of_two_caches_answers_for_itself(outer, inner):
     below = inner(abs)
     above = outer(below)
@@ -1350,7 +1385,14 @@ def test_the_outer_of_two_caches_answers_for_itself(outer, inner):
     above.cache_clear()
     assert tuple(above.cache_info()) == (0, 0, 128, 0)
     assert tuple(below.cache_info()) == (0, 1, 128, 1)
-    assert above.__wrapped__ is below
+
+
+@plain_only
+@every_inner
+@every_outer
+def test_the_outer_of_two_caches_wraps_the_inner(outer, inner):
+    below = inner(abs)
+    assert outer(below).__wrapped__ is below
 
 
 @pytest.mark.parametrize("inner", [cache(max_size=5), lru_cache(5), functools.lru_cache(5)])
@@ -1370,7 +1412,7 @@ def test_no_attribute_of_the_function_hides_one_of_the_cache(decorator):
     f = decorator(function)
     f(1)
     assert f.cache_info() == (0, 1, 128, 1)
-    assert f.__wrapped__ is function
+    assert inspect.isfunction(f.__wrapped__)
     assert "hidden" not in [getattr(f, name) for name in names]
 
 
@@ -1391,7 +1433,10 @@ class Failure(BaseException):
 
 @pytest.mark.parametrize("error", [ValueError("v"), KeyError(1), StopIteration(3), KeyboardInterrupt(), Failure()])
 @both_decorators
-def test_an_exception_passes_through_as_the_same_object(decorator, error):
+def test_an_exception_passes_through_as_the_same_object(function_kind, decorator, error):
+    if function_kind == "coroutine" and isinstance(error, StopIteration):
+        pytest.skip("no coroutine lets a StopIteration out")
+
     @decorator
     def f():
         raise error

@@ -7,9 +7,10 @@ import sys
 import weakref
 
 import pytest
+from kinds import bare, both_kinds, cache, lru_cache
 from warp_cache.warp_cache import _ManualClock
 
-from warp_cache import cache, lru_cache
+pytestmark = both_kinds
 
 
 def decorators():
@@ -155,12 +156,12 @@ def test_the_collector_sees_function_keys_and_values(decorator):
     cached = decorator(run)
     cached(key)
     if cached.cache_info().current_size:
-        seen = gc.get_referents(cached)
+        seen = gc.get_referents(bare(cached))
         inner = [each for one in seen for each in gc.get_referents(one)]
-        assert any(one is run for one in seen)
+        assert any(one is cached.__wrapped__ for one in seen)
         assert any(one is value for one in seen + inner)
         assert any(one is key for one in seen + inner)
-    assert gc.is_tracked(cached)
+    assert gc.is_tracked(bare(cached))
 
 
 @every
@@ -347,7 +348,7 @@ def growth(work, times):
     return resident() - before
 
 
-FLAT = 3_000_000
+FLAT = 600_000
 
 
 @every
@@ -374,10 +375,10 @@ def test_mixed_calls_leave_memory_flat(decorator):
             except (KeyError, TypeError):
                 pass
 
-    assert growth(work, 25_000) < FLAT
+    assert growth(work, 5_000) < FLAT
 
 
-def test_a_million_misses_leave_memory_flat():
+def test_misses_leave_memory_flat():
     cached = lru_cache(1000)(lambda key: [key])
     numbers = iter(range(10**9))
 
@@ -385,8 +386,8 @@ def test_a_million_misses_leave_memory_flat():
         for _ in range(times):
             cached(next(numbers))
 
-    assert growth(work, 500_000) < FLAT
-    assert cached.cache_info() == (0, 1_000_000, 1000, 1000)
+    assert growth(work, 100_000) < FLAT
+    assert cached.cache_info() == (0, 200_000, 1000, 1000)
 
 
 @pytest.mark.parametrize("max_size", [1, 128, None])
@@ -400,8 +401,8 @@ def test_refreshing_one_expired_key_leaves_memory_flat(strategy, max_size):
             clock.advance(1)
             cached("a")
 
-    assert growth(refresh, 200_000) < FLAT
-    assert cached.cache_info() == (0, 400_000, max_size, 1)
+    assert growth(refresh, 40_000) < FLAT
+    assert cached.cache_info() == (0, 80_000, max_size, 1)
 
 
 def test_expired_entries_leave_an_unbounded_cache_by_themselves():
@@ -414,7 +415,7 @@ def test_expired_entries_leave_an_unbounded_cache_by_themselves():
             clock.advance(1)
             cached(next(numbers))
 
-    assert growth(work, 100_000) < FLAT
+    assert growth(work, 20_000) < FLAT
     assert cached.cache_info().current_size == 10
 
 
@@ -428,17 +429,17 @@ def test_invalidating_gives_its_place_to_the_next():
             cached(key)
             assert cached.cache_invalidate(key)
 
-    assert growth(work, 200_000) < FLAT
+    assert growth(work, 40_000) < FLAT
 
 
 def test_clearing_gives_the_memory_back():
     cached = cache(max_size=None)(lambda key: None)
     before = resident()
     for _ in range(5):
-        for number in range(200_000):
+        for number in range(100_000):
             cached(number)
         cached.cache_clear()
-    assert resident() - before < 40_000_000
+    assert resident() - before < 20_000_000
 
 
 @every
@@ -449,7 +450,7 @@ def test_functions_come_and_go(decorator):
             cached(number), cached(key=number), cached.cache_info(), cached.cache_parameters()
             cached.note = number
 
-    assert growth(work, 5_000) < FLAT
+    assert growth(work, 1_000) < FLAT
 
 
 @pytest.mark.parametrize("decorator", [cache, lru_cache])

@@ -8,10 +8,13 @@ from datetime import timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kinds import both_kinds, cache, lru_cache
 from model import Model
 from warp_cache.warp_cache import _ManualClock
 
-from warp_cache import Strategy, cache, lru_cache
+from warp_cache import Strategy
+
+pytestmark = both_kinds
 
 STRATEGIES = ["lru", "mru", "fifo", "lfu"]
 TTL = 5
