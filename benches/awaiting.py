@@ -151,9 +151,7 @@ async def run(quick: bool) -> list[dict[str, Any]]:
         base = "plain obj.m(int)" if "obj" in name else "plain async def"
         show(name, times[name], times[base])
     if async_lru:
-        ratios = [
-            one / other for one, other in zip(times["async_lru's hit f(int)"], times["hit f(int)"], strict=True)
-        ]
+        ratios = [one / other for one, other in zip(times["async_lru's hit f(int)"], times["hit f(int)"], strict=True)]
         results.append({"call": "async_lru's hit / ours", "ratio": statistics.median(ratios)})
         print(f"{'async_lru’s hit / ours':<44}{'':>12}{statistics.median(ratios):>8.2f}")
     times = await measure(misses(), max(1, rounds // 5), repeats)
