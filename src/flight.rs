@@ -99,10 +99,15 @@ impl<L, S> Flight<L, S> {
         Farewell::Handover(signal)
     }
 
-    /// Ends the flight and returns every waiter's signal, in the order in which they came: wake them.
-    pub fn land(&mut self, landing: L) -> impl Iterator<Item = S> + use<L, S> {
+    /// Ends the flight and returns every waiter's signal, in the order in which they came: wake them. If nobody waits there is
+    /// nobody to land for: the landing comes back, and the flight is deserted.
+    pub fn land(&mut self, landing: L) -> Result<impl Iterator<Item = S> + use<L, S>, L> {
+        self.leader = None;
+        if self.waiters.is_empty() {
+            return Err(landing);
+        }
         self.landing = Some(landing);
-        std::mem::take(&mut self.waiters).into_values()
+        Ok(std::mem::take(&mut self.waiters).into_values())
     }
 
     /// Whether it is still going on.
@@ -134,7 +139,7 @@ mod tests {
         for signal in 0..5 {
             flight.join(signal, |&landing| landing).expect("pending");
         }
-        assert_eq!(flight.land("value").collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+        assert_eq!(flight.land("value").map(Iterator::collect), Ok(vec![0, 1, 2, 3, 4]));
         assert_eq!(flight.join(9, |&landing| landing), Err((9, Missed::Landed("value"))));
     }
 
@@ -165,8 +170,25 @@ mod tests {
         assert_eq!(flight.leave(waiter), Farewell::Unnoticed(Some(1)));
         assert_eq!(flight.leave(waiter), Farewell::Unnoticed(None));
         assert_eq!(flight.turn(leader, |&landing| landing), Turn::Lead);
-        assert_eq!(flight.land("value").count(), 0);
-        assert_eq!(flight.turn(waiter, |&landing| landing), Turn::Take("value"));
+    }
+
+    #[test]
+    fn every_waiter_takes_the_landing() {
+        let (mut flight, _) = Plain::begin();
+        let waiters = [1, 2].map(|signal| flight.join(signal, |&landing| landing).expect("pending"));
+        assert_eq!(flight.land("value").map(Iterator::count), Ok(2));
+        assert!(!flight.is_pending());
+        for waiter in waiters {
+            assert_eq!(flight.turn(waiter, |&landing| landing), Turn::Take("value"));
+        }
+    }
+
+    #[test]
+    fn a_landing_for_nobody_is_not_kept() {
+        let (mut flight, _) = Plain::begin();
+        assert_eq!(flight.land("value").map(Iterator::count), Err("value"));
+        assert_eq!(flight.landing(), None);
+        assert_eq!(flight.join(1, |&landing| landing), Err((1, Missed::Deserted)));
     }
 
     #[test]

@@ -135,13 +135,19 @@ impl AsyncFlight {
     }
 
     /// Ends the flight and wakes all waiters.
+    ///
+    /// A task that the computation has started may keep the flight, in its context, for as long as it runs. So what nobody
+    /// needs any more does not stay.
     pub(crate) fn land(&self, py: Python<'_>, landing: Landing) {
-        let mut signals = self.flight.with(py, |flight| flight.land(landing)).peekable();
-        if signals.peek().is_some() {
-            let here = EventLoop::running(py);
-            for signal in signals {
-                signal.wake(py, here.as_ref());
+        drop(self.parent.with(py, Option::take));
+        match self.flight.with(py, |flight| flight.land(landing)) {
+            Ok(signals) => {
+                let here = EventLoop::running(py);
+                for signal in signals {
+                    signal.wake(py, here.as_ref());
+                }
             }
+            Err(landing) => drop(landing),
         }
     }
 

@@ -432,7 +432,14 @@ impl PendingCall {
                 flight.get().adopt(py, task, seat.parent.as_ref());
                 self.compute(py, flight, seat)
             }
-            Err(raised) => Err(self.fail(py, raised.fetch(py))),
+            Err(raised) => {
+                // What a key's `__eq__` raises concerns this caller. Another one takes over.
+                let error = raised.fetch(py);
+                if let Some(state) = self.end(py) {
+                    self.dismiss(py, state);
+                }
+                Err(error.into())
+            }
         }
     }
 
