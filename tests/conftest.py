@@ -14,8 +14,9 @@ hypothesis.settings.register_profile("steady", parent=hypothesis.settings(), dea
 hypothesis.settings.load_profile("steady")
 
 
-def pytest_collection_finish() -> None:
-    # Thousands of tests are objects, too. Without them, a test that collects garbage takes a fiftieth of the time.
+@pytest.fixture(scope="module", autouse=True)
+def past_is_frozen() -> None:
+    """Thousands of tests and their reports are objects, too. A collection of garbage takes a fraction without them."""
     gc.collect()
     gc.freeze()
 
