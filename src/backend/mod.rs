@@ -2,3 +2,5 @@
 //! other thread sees half done.
 
 pub mod memory;
+#[cfg(unix)]
+pub mod shared;

@@ -1,0 +1,479 @@
+//! What a forked child must not inherit: descriptors whose locks speak for the parent, and values that other threads of the
+//! parent may have been in the middle of.
+//!
+//! A lock of `flock` belongs to the open file, which a fork shares. While a child has the descriptor of its parent's lock,
+//! the parent seems to live, even after its death. So every such descriptor is held here, in a list, and a hook of
+//! `pthread_atfork` closes them in the child. A child that was made without the hook, by a raw `clone`, is found out by its
+//! process number when it calls [`notice`].
+//!
+//! A program that turns itself into a daemon may close every descriptor, ours among them, and open others with the same
+//! numbers. No number is used or closed here before `fstat` has said that it still stands for the file it was held for.
+
+#![allow(unsafe_code)]
+
+use super::facts::Identity;
+use rustix::io::Errno;
+use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// How many forks this process is away from the first.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+
+/// The process that holds the descriptors in the list; 0 before there is any.
+static PROCESS: AtomicU32 = AtomicU32::new(0);
+
+/// Set while a descriptor is opened and put into the list, or taken out and closed, and during a fork: a child inherits none
+/// that the list lacks.
+static GATE: AtomicBool = AtomicBool::new(false);
+
+/// The list's first place. Places are made, used again, and never freed.
+static FIRST: AtomicPtr<Place> = AtomicPtr::new(ptr::null_mut());
+
+/// A descriptor with the file it was opened for.
+struct Place {
+    /// The descriptor, or one of the next two.
+    fd: AtomicI32,
+    device: AtomicU64,
+    inode: AtomicU64,
+    next: Option<&'static Place>,
+}
+
+/// No descriptor: the place is free.
+const FREE: RawFd = -1;
+/// No descriptor yet.
+const TAKEN: RawFd = -2;
+
+/// A number that each child has larger than its parent, for as long as a child is noticed. One load.
+#[inline(always)]
+pub fn generation() -> u64 {
+    GENERATION.load(Ordering::Acquire)
+}
+
+/// Finds out whether this is a child that no hook has told so. One call of the system: for slow paths.
+pub fn notice() {
+    let (known, process) = (PROCESS.load(Ordering::Acquire), std::process::id());
+    if known != 0
+        && known != process
+        && PROCESS.compare_exchange(known, process, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    {
+        forget_the_parent();
+        Gate::leave();
+    }
+}
+
+/// Closes what is held, and makes all that was made for the parent outdated. Allocates nothing and waits for nothing, since
+/// a hook after a fork may do neither.
+fn forget_the_parent() {
+    GENERATION.fetch_add(1, Ordering::AcqRel);
+    let mut at = first();
+    while let Some(place) = at {
+        let fd = place.fd.load(Ordering::Acquire);
+        if fd >= 0 {
+            place.close(fd);
+            place.fd.store(FREE, Ordering::Release);
+        }
+        at = place.next;
+    }
+}
+
+fn first() -> Option<&'static Place> {
+    // SAFETY: the list holds null or places that `Place::take` leaked.
+    unsafe { FIRST.load(Ordering::Acquire).as_ref() }
+}
+
+impl Place {
+    /// A place that is free no more.
+    fn take() -> &'static Self {
+        let mut at = first();
+        while let Some(place) = at {
+            if place.fd.compare_exchange(FREE, TAKEN, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                return place;
+            }
+            at = place.next;
+        }
+        let (device, inode) = (AtomicU64::new(0), AtomicU64::new(0));
+        let mut place = Box::new(Self { fd: AtomicI32::new(TAKEN), device, inode, next: first() });
+        loop {
+            let before = place.next.map_or(ptr::null_mut(), |next| ptr::from_ref(next).cast_mut());
+            let leaked = Box::into_raw(place);
+            if FIRST.compare_exchange(before, leaked, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                // SAFETY: it has just been leaked, and is never freed.
+                return unsafe { &*leaked };
+            }
+            // SAFETY: it came from `into_raw`, and nobody else has seen it.
+            place = unsafe { Box::from_raw(leaked) };
+            place.next = first();
+        }
+    }
+
+    /// Whether `fd` stands for the file it was held for.
+    fn is_intact(&self, fd: RawFd) -> bool {
+        let (device, inode) = (self.device.load(Ordering::Relaxed), self.inode.load(Ordering::Relaxed));
+        // SAFETY: the number is passed to `fstat` only, which fails if it stands for nothing.
+        let identity = Identity::of(unsafe { BorrowedFd::borrow_raw(fd) });
+        identity == Ok(Identity { device, inode })
+    }
+
+    fn close(&self, fd: RawFd) {
+        if self.is_intact(fd) {
+            // SAFETY: it stands for the file that was held here, and whoever held it has given it up.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+    }
+}
+
+/// A descriptor that no child keeps.
+#[derive(Debug)]
+pub struct Held {
+    place: &'static Place,
+    generation: u64,
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Place").field(&self.fd).finish()
+    }
+}
+
+impl Held {
+    /// Holds the descriptor that `open` returns. No fork happens in between, if it is quick.
+    pub fn open(open: impl FnOnce() -> Result<OwnedFd, Errno>) -> Result<Self, Errno> {
+        install();
+        let _gate = Gate::enter();
+        let fd = open()?;
+        let identity = Identity::of(&fd)?;
+        let place = Place::take();
+        place.device.store(identity.device, Ordering::Relaxed);
+        place.inode.store(identity.inode, Ordering::Relaxed);
+        place.fd.store(fd.into_raw_fd(), Ordering::Release);
+        Ok(Self { place, generation: generation() })
+    }
+
+    /// The descriptor; `None` in a child, and once somebody has closed it behind our back.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        if self.generation != generation() {
+            return None;
+        }
+        let fd = self.place.fd.load(Ordering::Acquire);
+        // SAFETY: it still stands for the file it was held for, and only a drop of `self` closes it.
+        (fd >= 0 && self.place.is_intact(fd)).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
+    }
+
+    /// Which file it is.
+    pub fn identity(&self) -> Identity {
+        let (device, inode) = (self.place.device.load(Ordering::Relaxed), self.place.inode.load(Ordering::Relaxed));
+        Identity { device, inode }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // A fork copies the descriptors before the memory: what is closed in between is open in the child, and not listed.
+        let _gate = Gate::enter();
+        // In a child the hook has closed it, and the place may be somebody else's.
+        if self.generation == generation() {
+            let fd = self.place.fd.load(Ordering::Acquire);
+            if fd >= 0 {
+                self.place.close(fd);
+            }
+            self.place.fd.store(FREE, Ordering::Release);
+        }
+    }
+}
+
+/// Keeps forks, openings and closings apart. Whoever waits for too long goes on without it: a fork must not hang, and what
+/// would be missed is one descriptor.
+struct Gate;
+
+impl Gate {
+    /// An opening takes microseconds: so often to look again at once.
+    const YIELDS: u32 = 100;
+    /// A fork of a large process takes a tenth of a second: so often, after that, to sleep for a tenth of a millisecond.
+    const SLEEPS: u32 = 10_000;
+
+    fn enter() -> Self {
+        for round in 0..Self::YIELDS + Self::SLEEPS {
+            if !GATE.swap(true, Ordering::Acquire) {
+                break;
+            }
+            if round < Self::YIELDS {
+                thread::yield_now();
+            } else {
+                thread::sleep(Duration::from_micros(100));
+            }
+        }
+        Self
+    }
+
+    fn leave() {
+        GATE.store(false, Ordering::Release);
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        Self::leave();
+    }
+}
+
+extern "C" fn before_fork() {
+    std::mem::forget(Gate::enter());
+}
+
+extern "C" fn after_fork_in_parent() {
+    Gate::leave();
+}
+
+extern "C" fn after_fork_in_child() {
+    PROCESS.store(std::process::id(), Ordering::Release);
+    forget_the_parent();
+    Gate::leave();
+}
+
+/// Asks for the hooks, once. If there is no memory for them, `notice` is left.
+fn install() {
+    static INSTALLED: AtomicBool = AtomicBool::new(false);
+    if !INSTALLED.swap(true, Ordering::AcqRel) {
+        PROCESS.store(std::process::id(), Ordering::Release);
+        // SAFETY: the three are functions of this library, which Python never unloads. They touch atomics and descriptors
+        // only: what a child of a process with several threads may do.
+        unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child)) };
+    }
+}
+
+/// A value that each process makes for itself, a forked child included. The parent's is left as it was in the child: a lock
+/// in it may belong to a thread that the child does not have.
+#[derive(Debug)]
+pub struct PerProcess<T: Send + Sync> {
+    made: AtomicPtr<Made<T>>,
+    make: fn() -> T,
+}
+
+#[derive(Debug)]
+struct Made<T> {
+    generation: u64,
+    value: T,
+}
+
+impl<T: Send + Sync> PerProcess<T> {
+    /// Nothing yet. `make` may be called by several threads at once: one's value is kept.
+    pub const fn new(make: fn() -> T) -> Self {
+        Self { made: AtomicPtr::new(ptr::null_mut()), make }
+    }
+
+    /// This process's own.
+    #[inline]
+    pub fn get(&self) -> &T {
+        loop {
+            let generation = generation();
+            let before = self.made.load(Ordering::Acquire);
+            // SAFETY: null, or leaked below and freed only when `self` is dropped.
+            if let Some(made) = unsafe { before.as_ref() }
+                && made.generation == generation
+            {
+                return &made.value;
+            }
+            let fresh = Box::into_raw(Box::new(Made { generation, value: (self.make)() }));
+            if self.made.compare_exchange(before, fresh, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+                // SAFETY: it came from `into_raw`, and nobody else has seen it.
+                drop(unsafe { Box::from_raw(fresh) });
+            }
+        }
+    }
+}
+
+impl<T: Send + Sync> Drop for PerProcess<T> {
+    fn drop(&mut self) {
+        let made = *self.made.get_mut();
+        // SAFETY: null, or leaked in `get`.
+        if unsafe { made.as_ref() }.is_some_and(|made| made.generation == generation()) {
+            // SAFETY: it came from `into_raw`, and nothing is borrowed from `self` any more.
+            drop(unsafe { Box::from_raw(made) });
+        }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::super::directory::LockFile;
+    use super::super::liveness::{Membership, Owner};
+    use super::super::testing::{self, Actor, place};
+    use super::*;
+    use std::fs::File;
+    use std::sync::Mutex;
+
+    /// Forks as a program does, or without telling the library.
+    fn fork(is_told: bool) -> i32 {
+        // SAFETY: the tests that fork run alone in their process. What a child does takes no lock that one of its parent's
+        // other threads can have, but the allocator's, which the C library sees to.
+        unsafe {
+            if is_told {
+                libc::fork()
+            } else {
+                let (flags, zero) = (libc::c_long::from(libc::SIGCHLD), 0 as libc::c_long);
+                i32::try_from(libc::syscall(libc::SYS_clone, flags, zero, zero, zero, zero)).expect("a process number")
+            }
+        }
+    }
+
+    /// Ends a forked child without a word from the test harness.
+    fn end(status: i32) -> ! {
+        // SAFETY: ends the process at once.
+        unsafe { libc::_exit(status) }
+    }
+
+    /// How a child has ended.
+    fn status(child: i32) -> Option<i32> {
+        let child = rustix::process::Pid::from_raw(child);
+        let ended = rustix::process::waitpid(child, rustix::process::WaitOptions::empty()).expect("its end");
+        ended.and_then(|(_, status)| status.exit_status())
+    }
+
+    /// 0 if a child has no descriptor of a file of this name.
+    fn inherited(name: &str) -> Option<i32> {
+        let child = fork(true);
+        if child == 0 {
+            let mut links = (3..32).filter_map(|fd| std::fs::read_link(format!("/proc/self/fd/{fd}")).ok());
+            end(i32::from(links.any(|link| link.ends_with(name))));
+        }
+        status(child)
+    }
+
+    #[test]
+    fn plays_a_role() {
+        let Some((role, location)) = testing::role() else { return };
+        let membership = Membership::new(location);
+        match role.as_str() {
+            "fork" | "clone" => {
+                let parent = membership.current().expect("a slot");
+                if fork(role == "fork") == 0 {
+                    let is_told = !parent.is_current();
+                    let child = membership.current().expect("a slot");
+                    let told = (is_told, parent.is_still_registered(), child.is_alive(parent.owner()));
+                    testing::say(format_args!("{told:?} {} {}", parent.owner().word(), child.owner().word()));
+                    drop(parent);
+                    // Until the test is over.
+                    testing::listen();
+                    end(0);
+                }
+                testing::listen();
+            }
+            "daemon" => {
+                let before = membership.current().expect("a slot");
+                // SAFETY: nothing in this process uses a descriptor from 3 on but the member, and that looks first.
+                unsafe { libc::close_range(3, 1000, 0) };
+                let theirs: Vec<_> = (0..20).map(|_| File::open("/dev/null").expect("a file")).collect();
+                assert!(!before.is_still_registered());
+                let after = membership.current().expect("a slot");
+                assert!(after.is_still_registered() && after.owner() != before.owner());
+                drop(before);
+                let all_open = || theirs.iter().all(|file| file.metadata().is_ok());
+                assert!(all_open());
+                let child = fork(true);
+                if child == 0 {
+                    end(i32::from(!all_open()));
+                }
+                assert_eq!(status(child), Some(0));
+                assert!(after.is_still_registered());
+                testing::say("done");
+            }
+            "storm" => {
+                let is_over = AtomicBool::new(false);
+                let children = thread::scope(|scope| {
+                    scope.spawn(|| {
+                        let directory = membership.location().open().expect("a folder");
+                        while !is_over.load(Ordering::Relaxed) {
+                            drop(LockFile::take(&directory, "stormy"));
+                        }
+                    });
+                    let children: Vec<_> = (0..300).map(|_| inherited("stormy")).collect();
+                    is_over.store(true, Ordering::Relaxed);
+                    children
+                });
+                testing::say(children.iter().filter(|&&status| status != Some(0)).count());
+            }
+            other => panic!("{other}"),
+        }
+    }
+
+    /// A child is another member, leaves its parent's lock alone, and does not keep its parent alive.
+    fn forks(role: &str) {
+        let (_place, location) = place();
+        let membership = Membership::new(location.clone());
+        let mut parent = Actor::play(module_path!(), role, &location);
+        let line = parent.line();
+        let (told, words) = line.split_once(") ").expect("two parts");
+        assert_eq!(told, format!("({}, false, true", role == "fork"));
+        let owners: Vec<_> = words.split(' ').map(|word| Owner::from_word(word.parse().expect("a word"))).collect();
+        assert_ne!(owners[0], owners[1]);
+        assert!(membership.is_alive(owners[0]) && membership.is_alive(owners[1]));
+        parent.kill();
+        assert!(!membership.is_alive(owners[0]));
+        assert!(membership.is_alive(owners[1]));
+    }
+
+    #[test]
+    fn a_forked_child_does_not_vouch_for_its_parent() {
+        forks("fork");
+    }
+
+    #[test]
+    fn a_child_that_no_hook_has_told_finds_out() {
+        forks("clone");
+    }
+
+    #[test]
+    fn no_child_inherits_what_is_opened_during_the_fork() {
+        let (_place, location) = place();
+        let mut actor = Actor::play(module_path!(), "storm", &location);
+        assert_eq!(actor.line(), "0");
+        actor.finish();
+    }
+
+    #[test]
+    fn descriptors_that_the_program_closed_are_neither_used_nor_closed() {
+        let (_place, location) = place();
+        let mut actor = Actor::play(module_path!(), "daemon", &location);
+        assert_eq!(actor.line(), "done");
+        actor.finish();
+    }
+
+    #[test]
+    fn a_place_is_used_again() {
+        let open = || Held::open(|| Ok(File::open("/dev/null").expect("a file").into())).expect("a descriptor");
+        let held: Vec<_> = (0..8).map(|_| open()).collect();
+        assert!(held.iter().all(|held| held.fd().is_some_and(|fd| Identity::of(fd) == Ok(held.identity()))));
+        drop(held);
+        let failed = Held::open(|| Err(Errno::MFILE));
+        assert_eq!(failed.map(drop), Err(Errno::MFILE));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..1000).for_each(|_| assert!(open().fd().is_some())));
+            }
+        });
+        let mut places = 0;
+        let mut at = first();
+        while let Some(place) = at {
+            places += 1;
+            at = place.next;
+        }
+        assert!(places < 200, "{places}");
+    }
+
+    #[test]
+    fn what_each_process_makes_is_made_once_in_this_one() {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let value = PerProcess::new(|| Mutex::new(MADE.fetch_add(1, Ordering::Relaxed)));
+        let first = ptr::from_ref(value.get());
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| assert_eq!(*value.get().lock().expect("no panic"), 0));
+            }
+        });
+        assert!(ptr::eq(first, value.get()));
+        assert_eq!(MADE.load(Ordering::Relaxed), 1);
+    }
+}

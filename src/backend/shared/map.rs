@@ -1,0 +1,197 @@
+//! A file's bytes in memory, seen through atomic operations alone.
+//!
+//! Other processes write the same bytes at any moment, so that a plain load or store would be undefined behaviour, and a
+//! reference to the bytes is never made. What is read may be torn between words: whether it is worth anything is the
+//! caller's protocol to say. A word is to be used at one width always, as `word` or as two `half`s.
+//!
+//! The length is fixed when the file is mapped. A file that is made shorter later ends a process that touches what is gone
+//! with SIGBUS: no file is ever made shorter here, and nobody else may write one.
+
+#![allow(unsafe_code)]
+
+use memmap2::{MmapOptions, MmapRaw};
+use rustix::io::Errno;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// The bytes of a word.
+pub const WORD: usize = size_of::<u64>();
+
+/// A file's bytes in memory, shared with every process that maps it.
+#[derive(Debug)]
+pub struct Map {
+    bytes: MmapRaw,
+    len: usize,
+}
+
+impl Map {
+    /// Maps the first `len` bytes of a file that has at least so many.
+    pub fn new(file: BorrowedFd<'_>, len: usize) -> Result<Self, Errno> {
+        let bytes = MmapOptions::new().len(len).map_raw(file.as_raw_fd());
+        bytes.map(|bytes| Self { bytes, len }).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))
+    }
+
+    /// Zeros that belong to no file, shared with processes that fork from this one.
+    pub fn anonymous(len: usize) -> Result<Self, Errno> {
+        let bytes = MmapOptions::new().len(len).map_anon();
+        bytes
+            .map(|bytes| Self { bytes: bytes.into(), len })
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))
+    }
+
+    /// How many bytes there are.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether `len` bytes from `offset` on are there, `offset` being a multiple of `align`.
+    #[inline(always)]
+    fn holds(&self, offset: usize, len: usize, align: usize) -> bool {
+        offset.is_multiple_of(align) && offset.checked_add(len).is_some_and(|end| end <= self.len)
+    }
+
+    /// The 64 bits at `offset`, a multiple of 8.
+    #[inline(always)]
+    pub fn word(&self, offset: usize) -> Option<&AtomicU64> {
+        if !self.holds(offset, WORD, align_of::<AtomicU64>()) {
+            return None;
+        }
+        // SAFETY: `holds` says that the word lies inside the mapping, which lives as long as `self`, and that it is aligned,
+        // as a mapping begins with a page. Nothing but atomic operations touches a mapping's bytes.
+        Some(unsafe { AtomicU64::from_ptr(self.bytes.as_mut_ptr().add(offset).cast()) })
+    }
+
+    /// The 32 bits at `offset`, a multiple of 4.
+    #[inline(always)]
+    pub fn half(&self, offset: usize) -> Option<&AtomicU32> {
+        if !self.holds(offset, size_of::<u32>(), align_of::<AtomicU32>()) {
+            return None;
+        }
+        // SAFETY: as in `word`.
+        Some(unsafe { AtomicU32::from_ptr(self.bytes.as_mut_ptr().add(offset).cast()) })
+    }
+
+    /// The words that hold `len` bytes from `offset` on, a multiple of 8.
+    #[inline(always)]
+    #[allow(clippy::cast_ptr_alignment, reason = "`holds` sees to it")]
+    pub fn words(&self, offset: usize, len: usize) -> Option<&[AtomicU64]> {
+        let count = len.div_ceil(WORD);
+        if !self.holds(offset, count.checked_mul(WORD)?, align_of::<AtomicU64>()) {
+            return None;
+        }
+        // SAFETY: as in `word`, for each of them. An `AtomicU64` may be changed behind a shared reference.
+        Some(unsafe { std::slice::from_raw_parts(self.bytes.as_mut_ptr().add(offset).cast::<AtomicU64>(), count) })
+    }
+
+    /// Copies the bytes from `offset` on, a multiple of 8, word by word, each word relaxed. `None`, and nothing copied, where
+    /// the map ends before the last word does.
+    #[inline]
+    #[must_use = "None means that nothing was read"]
+    pub fn read_bytes(&self, offset: usize, into: &mut [u8]) -> Option<()> {
+        let words = self.words(offset, into.len())?;
+        let (whole, rest) = into.as_chunks_mut::<WORD>();
+        for (bytes, word) in whole.iter_mut().zip(words) {
+            *bytes = word.load(Ordering::Relaxed).to_ne_bytes();
+        }
+        if let Some(last) = words.last().filter(|_| !rest.is_empty()) {
+            rest.copy_from_slice(&last.load(Ordering::Relaxed).to_ne_bytes()[..rest.len()]);
+        }
+        Some(())
+    }
+
+    /// Writes bytes from `offset` on, a multiple of 8, word by word, each word relaxed; the last word is filled up with zeros.
+    /// `None`, and nothing written, where the map ends before the last word does.
+    #[inline]
+    #[must_use = "None means that nothing was written"]
+    pub fn write_bytes(&self, offset: usize, from: &[u8]) -> Option<()> {
+        let words = self.words(offset, from.len())?;
+        let (whole, rest) = from.as_chunks::<WORD>();
+        for (bytes, word) in whole.iter().zip(words) {
+            word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
+        }
+        if let Some(last) = words.last().filter(|_| !rest.is_empty()) {
+            let mut bytes = [0; WORD];
+            bytes[..rest.len()].copy_from_slice(rest);
+            last.store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
+        }
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn nothing_is_handed_out_beyond_the_end_or_out_of_line() {
+        let map = Map::anonymous(4100).expect("memory");
+        assert_eq!(map.len(), 4100);
+        assert!(map.word(4088).is_some() && map.word(4096).is_none() && map.word(4100).is_none());
+        assert!(map.word(4).is_none() && map.word(usize::MAX - 7).is_none());
+        assert!(map.half(4096).is_some() && map.half(4100).is_none() && map.half(2).is_none());
+        assert!(map.half(usize::MAX - 3).is_none());
+        assert_eq!(map.read_bytes(4088, &mut [0; 8]), Some(()));
+        assert_eq!(map.read_bytes(4096, &mut [0; 1]), None);
+        assert_eq!(map.write_bytes(4088, &[0; 9]), None);
+        assert_eq!(map.write_bytes(4, &[0; 8]), None);
+        assert_eq!(map.words(0, usize::MAX).map(<[_]>::len), None);
+        assert_eq!((map.read_bytes(4096, &mut []), map.read_bytes(4104, &mut [])), (Some(()), None));
+    }
+
+    #[test]
+    fn a_word_is_its_bytes_in_the_machine_s_order_and_the_last_one_is_filled_up() {
+        let map = Map::anonymous(64).expect("memory");
+        map.word(8).expect("a word").store(u64::MAX, Ordering::Relaxed);
+        map.write_bytes(0, &[1, 2, 3, 4, 5, 6, 7, 8, 9]).expect("room");
+        let word = |offset| map.word(offset).expect("a word").load(Ordering::Relaxed).to_ne_bytes();
+        assert_eq!((word(0), word(8)), ([1, 2, 3, 4, 5, 6, 7, 8], [9, 0, 0, 0, 0, 0, 0, 0]));
+    }
+
+    #[test]
+    fn two_maps_of_a_file_show_the_same_bytes_and_so_does_the_file() {
+        let file = tempfile::tempfile().expect("a file");
+        file.set_len(4096).expect("room");
+        let (one, other) = (Map::new(file.as_fd(), 4096).expect("a map"), Map::new(file.as_fd(), 4096).expect("a map"));
+        one.word(16).expect("a word").store(0x0102_0304_0506_0708, Ordering::Release);
+        assert_eq!(other.word(16).expect("a word").load(Ordering::Acquire), 0x0102_0304_0506_0708);
+        let mut bytes = [0; 8];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, 16).expect("bytes");
+        assert_eq!(u64::from_ne_bytes(bytes), 0x0102_0304_0506_0708);
+        drop(file);
+        assert_eq!(one.half(16).map(|_| ()), Some(()));
+    }
+
+    proptest! {
+        /// A map is an array of bytes, of which a write fills up its last word.
+        #[test]
+        fn a_map_is_an_array(acts in prop::collection::vec((0_usize..70, prop::collection::vec(any::<u8>(), 0..80)), 1..20)) {
+            let map = Map::anonymous(512).expect("memory");
+            let mut model = vec![0_u8; 512];
+            for (word, bytes) in acts {
+                let (start, end) = (word * WORD, word * WORD + bytes.len().next_multiple_of(WORD));
+                let written = map.write_bytes(start, &bytes);
+                prop_assert_eq!(written.is_some(), end <= 512);
+                if written.is_some() {
+                    model[start..end].fill(0);
+                    model[start..start + bytes.len()].copy_from_slice(&bytes);
+                }
+                let mut read = vec![0; bytes.len()];
+                prop_assert_eq!(map.read_bytes(start, &mut read).is_some(), end <= 512);
+                if end <= 512 {
+                    prop_assert_eq!(&read[..], &model[start..start + bytes.len()]);
+                }
+            }
+            let mut all = vec![0; 512];
+            map.read_bytes(0, &mut all).expect("all of it");
+            prop_assert_eq!(all, model);
+        }
+    }
+}
