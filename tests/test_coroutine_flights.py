@@ -10,12 +10,12 @@ import itertools
 import random
 import sys
 import threading
-import types
 import weakref
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from steps import counts, pause, settle
 from warp_cache.warp_cache import _ManualClock
 
 from warp_cache import cache, lru_cache
@@ -59,23 +59,6 @@ def run(main, **options):
     gc.collect()
     assert complaints == []
     return value
-
-
-async def settle(iterations=20):
-    """Lets everything run that can."""
-    for _ in range(iterations):
-        await asyncio.sleep(0)
-
-
-@types.coroutine
-def pause():
-    """Suspends whoever awaits it; a task goes on in the next iteration of its loop."""
-    yield
-
-
-def counts(f):
-    """The hits and misses of a cached function so far."""
-    return tuple(f.cache_info()[:2])
 
 
 class Run:

@@ -7,11 +7,11 @@ import inspect
 import subprocess
 import sys
 import threading
-import types
 import warnings
 import weakref
 
 import pytest
+from steps import counts, drive, pause
 
 from warp_cache import cache, lru_cache
 
@@ -56,26 +56,6 @@ async def settle(iterations=20):
 
     for _ in range(iterations):
         await anyio.lowlevel.cancel_shielded_checkpoint()
-
-
-@types.coroutine
-def pause(value=None):
-    """Suspends whoever awaits it."""
-    return (yield value)
-
-
-def drive(coroutine):
-    """Runs to the end without any event loop what must not suspend."""
-    try:
-        suspended = coroutine.send(None)
-    except StopIteration as stop:
-        return stop.value
-    pytest.fail(f"suspended with {suspended!r}")
-
-
-def counts(f):
-    """The hits and misses of a cached function so far."""
-    return tuple(f.cache_info()[:2])
 
 
 class Failed(Exception):

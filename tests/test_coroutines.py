@@ -13,12 +13,12 @@ import pickle
 import random
 import sys
 import threading
-import types
 import warnings
 import weakref
 
 import pytest
 from model import Model
+from steps import counts, drive, pause, settle
 from warp_cache.warp_cache import _ManualClock
 
 from warp_cache import Strategy, cache, lru_cache
@@ -37,32 +37,6 @@ def run(coroutine):
         return await asyncio.wait_for(coroutine, 20)
 
     return asyncio.run(bounded())
-
-
-@types.coroutine
-def pause(value=None):
-    """Suspends whoever awaits it."""
-    return (yield value)
-
-
-def drive(coroutine):
-    """Runs to the end without any event loop what must not suspend."""
-    try:
-        suspended = coroutine.send(None)
-    except StopIteration as stop:
-        return stop.value
-    pytest.fail(f"suspended with {suspended!r}")
-
-
-async def settle():
-    """Lets everything run that can."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
-def counts(f):
-    """The hits and misses of a cached function so far."""
-    return tuple(f.cache_info()[:2])
 
 
 def is_coroutine_function(function):
