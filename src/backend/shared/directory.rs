@@ -37,6 +37,11 @@ impl Location {
         Self::choose(std::env::var_os(VARIABLE), std::env::var_os("TMPDIR"), uid)
     }
 
+    /// The place that `WARP_CACHE_DIR` asks for.
+    pub fn asked() -> Option<Self> {
+        std::env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(Self::at)
+    }
+
     fn choose(asked: Option<OsString>, temporary: Option<OsString>, uid: u32) -> Self {
         if let Some(asked) = asked.filter(|path| !path.is_empty()) {
             return Self::at(asked);
@@ -62,6 +67,11 @@ impl Location {
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// Whether there is anything of this name.
+    pub fn exists(&self) -> bool {
+        self.0.symlink_metadata().is_ok()
     }
 
     /// Opens the folder, and makes it before if there is none.

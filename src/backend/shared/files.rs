@@ -160,6 +160,38 @@ pub(super) fn open_any(
     Err(Error::Busy { path: directory.path_of(name) })
 }
 
+/// The region of this name as it is, if it is a sound file of the length that `len` finds in its first `head` bytes. Nothing
+/// is made, and nothing removed.
+pub fn inspect(
+    directory: &Directory,
+    name: &str,
+    head: usize,
+    len: impl Fn(&Map) -> Option<usize>,
+) -> Result<Option<(Map, Identity)>, Error> {
+    let Ok(facts) = Facts::of_name(directory.as_fd(), name) else { return Ok(None) };
+    let Ok(found) = usize::try_from(facts.len) else { return Ok(None) };
+    if found < head {
+        return Ok(None);
+    }
+    let is_sound = |map: &Map| len(map) == Some(found);
+    match look(directory, name, found, is_sound)? {
+        Found::Sound(map, file) => Ok(Some((map, file.identity()))),
+        Found::Damaged(_) | Found::Nothing => Ok(None),
+    }
+}
+
+/// The file of this name once more, if it is still this one: to make room in it.
+pub fn reopen(directory: &Directory, name: &str, identity: Identity) -> Result<RegionFile, Errno> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fd = retry_on_intr(|| openat(directory, name, flags, Mode::empty()))?;
+    if Identity::of(&fd)? == identity { Ok(RegionFile::new(fd, identity)) } else { Err(Errno::STALE) }
+}
+
+/// Whether the region of this name is still this file.
+pub fn is_still(directory: &Directory, name: &str, identity: Identity) -> bool {
+    Facts::of_name(directory.as_fd(), name).is_ok_and(|facts| facts.identity == identity)
+}
+
 /// Removes the region of this name; whether there was one. Who has it open keeps it.
 pub fn unlink(directory: &Directory, name: &str) -> Result<bool, Error> {
     if !is_region_name(name) {

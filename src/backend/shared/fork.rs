@@ -345,7 +345,7 @@ mod tests {
     #[test]
     fn plays_a_role() {
         let Some((role, location)) = testing::role() else { return };
-        let membership = Membership::new(location);
+        let membership = Membership::new(location.clone());
         match role.as_str() {
             "fork" | "clone" => {
                 let parent = membership.current().expect("a slot");
@@ -384,7 +384,7 @@ mod tests {
                 let is_over = AtomicBool::new(false);
                 let children = thread::scope(|scope| {
                     scope.spawn(|| {
-                        let directory = membership.location().open().expect("a folder");
+                        let directory = location.open().expect("a folder");
                         while !is_over.load(Ordering::Relaxed) {
                             drop(LockFile::take(&directory, "stormy"));
                         }

@@ -1,4 +1,4 @@
-//! Where in a shard what lies, in words of eight bytes. Computed when a region is opened, from parameters that its header
+//! Where in a shard what lies, in words of eight bytes, apart from its control words, which lie with those of all others. Computed when a region is opened, from parameters that its header
 //! confirms, and never read from shared memory again: a number that another process wrote there is never an address.
 
 /// Words of a cache line.
@@ -13,11 +13,15 @@ pub struct Geometry {
     pub chunks: usize,
     /// The most bytes of a key and a value together.
     pub most_bytes: usize,
+    index_places: usize,
+    slots_start: usize,
+    chunks_start: usize,
+    words: usize,
 }
 
 impl Geometry {
-    /// Where the index begins, behind the control words.
-    pub(super) const INDEX_START: usize = 2 * LINE;
+    /// Control words of a shard: two lines.
+    pub const CONTROL: usize = 2 * LINE;
     /// Words of a slot: a header, then the first bytes of key and value.
     pub const SLOT: usize = 32;
     /// Words of a slot's header.
@@ -34,8 +38,14 @@ impl Geometry {
     /// A shard of that many slots, whose largest entry has that many bytes. `None` if it can't be addressed.
     pub fn new(slots: usize, most_bytes: usize) -> Option<Self> {
         let chunks = slots.checked_mul(Self::chunks_for(most_bytes))?;
-        let this = Self { slots, chunks, most_bytes };
-        (slots <= Self::MOST && chunks <= Self::MOST && this.checked_words().is_some()).then_some(this)
+        if slots > Self::MOST || chunks > Self::MOST {
+            return None;
+        }
+        let index_places = (slots * 2).next_power_of_two().max(LINE);
+        let slots_start = (index_places + slots).next_multiple_of(LINE);
+        let chunks_start = slots.checked_mul(Self::SLOT)?.checked_add(slots_start)?;
+        let words = chunks.checked_mul(Self::CHUNK)?.checked_add(chunks_start)?;
+        Some(Self { slots, chunks, most_bytes, index_places, slots_start, chunks_start, words })
     }
 
     /// How many chunks an entry of that many bytes takes.
@@ -45,32 +55,26 @@ impl Geometry {
 
     /// Places of the index: at least half of them are empty.
     pub fn index_places(&self) -> usize {
-        (self.slots * 2).next_power_of_two().max(LINE)
+        self.index_places
     }
 
     /// Words of the whole shard.
     pub fn words(&self) -> usize {
-        self.checked_words().unwrap_or(usize::MAX)
-    }
-
-    fn checked_words(&self) -> Option<usize> {
-        let slots = self.slots.checked_mul(Self::SLOT)?;
-        let chunks = self.chunks.checked_mul(Self::CHUNK)?;
-        self.slots_start().checked_add(slots)?.checked_add(chunks)
+        self.words
     }
 
     /// Where the stamps begin: one word a slot, so that looking for a victim reads nothing else.
     pub(super) fn stamps_start(&self) -> usize {
-        Self::INDEX_START + self.index_places()
+        self.index_places
     }
 
     /// Where the slots begin.
     pub(super) fn slots_start(&self) -> usize {
-        (self.stamps_start() + self.slots).next_multiple_of(LINE)
+        self.slots_start
     }
 
     /// Where the chunks begin.
     pub(super) fn chunks_start(&self) -> usize {
-        self.slots_start() + self.slots * Self::SLOT
+        self.chunks_start
     }
 }

@@ -6,6 +6,7 @@
 //! incarnation, the owner is dead. Where nothing can be learned, an owner counts as alive: that costs waiting, while two
 //! writers would cost entries.
 
+use super::atomic::{AtomicU64, Ordering};
 use super::boot::BootId;
 use super::directory::{Directory, Location, LockFile};
 use super::error::{Error, Reason, Trouble};
@@ -17,8 +18,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
 use rustix::io::{Errno, retry_on_intr};
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// How many processes can be members of one folder at a time.
 pub const SLOTS: u16 = 4096;
@@ -241,37 +241,39 @@ fn probe(live: &Directory, name: &str) -> Probe {
     }
 }
 
-/// A process's membership of a folder, renewed when it is lost: by a fork, or when the program closes what it did not open.
-#[derive(Debug)]
-pub struct Membership {
-    location: Location,
-    member: PerProcess<Mutex<Option<Arc<Member>>>>,
-}
+/// A process's membership of a folder, renewed when it is lost: by a fork, or when the program closes what it did not open. A
+/// process is one member of a folder, however many of these it has.
+#[derive(Clone, Debug)]
+pub struct Membership(Location);
+
+/// This process's members, one a folder, as long as anybody has them.
+static MEMBERS: PerProcess<Mutex<Vec<Weak<Member>>>> = PerProcess::new(Mutex::default);
 
 impl Membership {
     /// None yet.
     pub fn new(location: Location) -> Self {
-        Self { location, member: PerProcess::new(Mutex::default) }
-    }
-
-    /// The folder.
-    pub fn location(&self) -> &Location {
-        &self.location
+        Self(location)
     }
 
     /// This process's member, as others see it now. Takes some system calls: for slow paths. A fast path keeps the result and
     /// asks [`Member::is_current`].
     pub fn current(&self) -> Result<Arc<Member>, Error> {
         fork::notice();
-        let mut member = self.member.get().lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(member) = &*member
-            && member.is_still_registered()
-        {
-            return Ok(Arc::clone(member));
+        let mut members = MEMBERS.get().lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = None;
+        members.retain(|member| match member.upgrade() {
+            Some(member) if member.location == self.0 => {
+                let is_registered = member.is_still_registered();
+                known = is_registered.then_some(member);
+                is_registered
+            }
+            member => member.is_some(),
+        });
+        if let Some(member) = known {
+            return Ok(member);
         }
-        *member = None;
-        let fresh = Arc::new(Member::register(&self.location)?);
-        *member = Some(Arc::clone(&fresh));
+        let fresh = Arc::new(Member::register(&self.0)?);
+        members.push(Arc::downgrade(&fresh));
         Ok(fresh)
     }
 

@@ -9,10 +9,11 @@
 
 #![allow(unsafe_code)]
 
+use super::atomic::{AtomicU64, Ordering};
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::io::Errno;
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicU32;
 
 /// The bytes of a word.
 pub const WORD: usize = size_of::<u64>();
@@ -31,9 +32,16 @@ impl Map {
         bytes.map(|bytes| Self { bytes, len }).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))
     }
 
-    /// Zeros that belong to no file, shared with processes that fork from this one.
+    /// Zeros that belong to no file that has a name, shared with processes that fork from this one.
+    pub fn inherited(len: usize) -> Result<Self, Errno> {
+        let file = nameless()?;
+        rustix::fs::ftruncate(&file, len as u64)?;
+        Self::new(file.as_fd(), len)
+    }
+
+    /// Zeros that belong to no file. A process that forks from this one gets a copy.
     pub fn anonymous(len: usize) -> Result<Self, Errno> {
-        let bytes = MmapOptions::new().len(len).map_anon();
+        let bytes = MmapOptions::new().len(len).no_reserve_swap().map_anon();
         bytes
             .map(|bytes| Self { bytes: bytes.into(), len })
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))
@@ -58,13 +66,14 @@ impl Map {
 
     /// The 64 bits at `offset`, a multiple of 8.
     #[inline(always)]
+    #[allow(clippy::cast_ptr_alignment, reason = "`holds` sees to it")]
     pub fn word(&self, offset: usize) -> Option<&AtomicU64> {
         if !self.holds(offset, WORD, align_of::<AtomicU64>()) {
             return None;
         }
         // SAFETY: `holds` says that the word lies inside the mapping, which lives as long as `self`, and that it is aligned,
         // as a mapping begins with a page. Nothing but atomic operations touches a mapping's bytes.
-        Some(unsafe { AtomicU64::from_ptr(self.bytes.as_mut_ptr().add(offset).cast()) })
+        Some(unsafe { &*self.bytes.as_mut_ptr().add(offset).cast::<AtomicU64>() })
     }
 
     /// The 32 bits at `offset`, a multiple of 4.
@@ -124,6 +133,25 @@ impl Map {
     }
 }
 
+/// A file in memory that has no name.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn nameless() -> Result<OwnedFd, Errno> {
+    rustix::fs::memfd_create("warp_cache", rustix::fs::MemfdFlags::CLOEXEC)
+}
+
+/// A file in memory whose name is gone at once.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn nameless() -> Result<OwnedFd, Errno> {
+    use rustix::fs::Mode;
+    use rustix::shm::{OFlags, open, unlink};
+    use std::hash::{BuildHasher, RandomState};
+    // Few characters are all that some systems take.
+    let name = format!("/wc-{:016x}", RandomState::new().hash_one(std::process::id()));
+    let file = open(&name, OFlags::CREATE | OFlags::EXCL | OFlags::RDWR, Mode::RUSR | Mode::WUSR)?;
+    unlink(&name)?;
+    Ok(file)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,6 +181,13 @@ mod tests {
         map.write_bytes(0, &[1, 2, 3, 4, 5, 6, 7, 8, 9]).expect("room");
         let word = |offset| map.word(offset).expect("a word").load(Ordering::Relaxed).to_ne_bytes();
         assert_eq!((word(0), word(8)), ([1, 2, 3, 4, 5, 6, 7, 8], [9, 0, 0, 0, 0, 0, 0, 0]));
+    }
+
+    #[test]
+    fn what_is_inherited_is_zeros() {
+        let map = Map::inherited(1 << 20).expect("memory");
+        let words = map.words(0, 1 << 20).expect("all of it");
+        assert!(words.iter().all(|word| word.swap(1, Ordering::Relaxed) == 0));
     }
 
     #[test]

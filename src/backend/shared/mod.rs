@@ -11,6 +11,7 @@
 //! The kernel's locks decide who lives: no process number, no time-out. What is mapped is touched by atomic operations
 //! alone, since other processes write it at the same time. An [`Error`](error::Error) means: cache in this process alone.
 
+mod atomic;
 pub mod boot;
 pub mod codec;
 pub mod directory;
@@ -19,10 +20,16 @@ pub mod facts;
 pub mod files;
 pub mod fork;
 pub mod geometry;
+pub mod handle;
 pub mod liveness;
 pub mod map;
+pub mod region;
 pub mod shard;
 
+#[cfg(all(test, not(feature = "python")))]
+mod faults;
+#[cfg(test)]
+mod mortal;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

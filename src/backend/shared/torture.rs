@@ -3,8 +3,8 @@
 use super::files::{self, Opened, Size};
 use super::geometry::Geometry;
 use super::liveness::{Member, Membership, Owner};
-use super::shard::{Census, Draft, Event, GaveUp, Room, Shard};
-use super::testing::{Actor, command, place, role, say};
+use super::shard::{BUDGET, Census, Draft, Event, GaveUp, Local, Room, Shard};
+use super::testing::{Actor, Dice, command, place, role, say};
 use crate::options::Strategy;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -52,7 +52,7 @@ impl Scene {
     fn enter(location: &super::directory::Location) -> Self {
         let geometry = Geometry::new(SLOTS, MOST_BYTES).expect("small");
         let directory = location.open().expect("a folder");
-        let size = Size::whole(geometry.words() * 8);
+        let size = Size::whole((Geometry::CONTROL + geometry.words()) * 8);
         let opened = files::open(&directory, "torture.wc", size, |_| true, |_| ()).expect("a region");
         let all = Membership::new(location.clone());
         let member = all.current().expect("a place among the living");
@@ -60,20 +60,9 @@ impl Scene {
     }
 
     fn shard(&self) -> Shard<'_> {
-        let words = self.opened.map.words(0, self.geometry.words() * 8).expect("the whole file");
-        Shard::new(words, self.geometry, Strategy::Lru, &self.local).expect("the whole file")
-    }
-}
-
-/// A generator of numbers that are random enough.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
+        let words = self.opened.map.words(0, (Geometry::CONTROL + self.geometry.words()) * 8).expect("the whole file");
+        let (control, words) = words.split_at(Geometry::CONTROL);
+        Shard::new(control, words, self.geometry, Strategy::Lru, None, Local::One(&self.local)).expect("the whole file")
     }
 }
 
@@ -97,7 +86,7 @@ fn hash_of(key: u64) -> u64 {
 
 /// Reads and writes until somebody kills it.
 fn write_for_ever(scene: &Scene) -> ! {
-    let mut dice = Dice(u64::from(std::process::id()).wrapping_mul(0x2545_f491_4f6c_dd1d) | 1);
+    let mut dice = Dice::new(u64::from(std::process::id()));
     let mut buffer = Vec::new();
     loop {
         let key = dice.roll(KEYS);
@@ -107,10 +96,10 @@ fn write_for_ever(scene: &Scene) -> ! {
         match dice.roll(10) {
             0..6 => {
                 let value = value_of(key, dice.roll(1000));
-                let draft = Draft { hash: hash_of(key), key: &bytes, value: &value, expires: 0 };
-                let _ = shard.keep(&draft, &scene.kernel, &Allocated);
+                let draft = Draft { hash: hash_of(key), key: &bytes, value: &value, expires: 0, now: 0 };
+                let _ = shard.keep(&draft, &scene.kernel, &Allocated, || true, BUDGET);
             }
-            6 => drop(shard.remove(hash_of(key), &bytes, &scene.kernel)),
+            6 => drop(shard.remove(hash_of(key), &bytes, &scene.kernel, BUDGET)),
             _ => {
                 if let Some(found) = shard.read(hash_of(key), &bytes, &mut buffer) {
                     let value = &buffer[found.value_start..];
@@ -149,7 +138,7 @@ fn no_kill_at_any_moment_costs_more_than_the_entry_that_was_written() {
         writer
     };
     let mut writers: Vec<_> = (0..WRITERS).map(|_| start()).collect();
-    let mut dice = Dice(2026);
+    let mut dice = Dice::new(2026);
     for _ in 0..kills {
         std::thread::sleep(Duration::from_micros(500 + dice.roll(2500)));
         let victim = usize::try_from(dice.roll(WRITERS as u64)).expect("small");
@@ -168,8 +157,8 @@ fn no_kill_at_any_moment_costs_more_than_the_entry_that_was_written() {
             assert!(is_value_of(key, &buffer[found.value_start..]), "key {key}");
         }
     }
-    let draft = Draft { hash: hash_of(0), key: &0_u64.to_le_bytes(), value: &value_of(0, 1), expires: 0 };
-    assert_ne!(shard.keep(&draft, &scene.kernel, &Allocated), Err(GaveUp));
+    let draft = Draft { hash: hash_of(0), key: &0_u64.to_le_bytes(), value: &value_of(0, 1), expires: 0, now: 0 };
+    assert_ne!(shard.keep(&draft, &scene.kernel, &Allocated, || true, BUDGET), Err(GaveUp));
     shard.validate();
     let steals = shard.events(Event::Steal);
     #[allow(clippy::print_stdout, reason = "what the run was worth, for who asks with --nocapture")]

@@ -83,6 +83,24 @@ impl<'a> Encoder<'a> {
         Ok(key)
     }
 
+    /// Goes on with one item more, of a value or of an untyped key, for what keeps items in an order of its own. All of
+    /// `out` takes at most `limit` bytes.
+    #[inline]
+    pub fn for_item(out: &'a mut Vec<u8>, limit: u32, is_exact: bool) -> Result<Self, EncodeError> {
+        let limit = limit as usize;
+        if out.len() > limit {
+            return Err(EncodeError::Oversize);
+        }
+        let rule = if is_exact { Rule::Exact } else { Rule::Equal };
+        Ok(Self { out, limit, due: 1, depth: 0, rule })
+    }
+
+    /// How many bytes may still come.
+    #[inline]
+    pub fn left(&self) -> usize {
+        self.limit - self.out.len()
+    }
+
     /// The whole encoding, if every item announced has come.
     #[inline]
     pub fn finish(self) -> Result<&'a [u8], EncodeError> {
@@ -145,6 +163,29 @@ impl<'a> Encoder<'a> {
     #[inline]
     pub fn text(&mut self, text: &[u8]) -> Result<(), EncodeError> {
         self.put_sized(tag::TEXT, text)
+    }
+
+    /// A str of these characters. A lone surrogate becomes three bytes, as if UTF-8 had them.
+    pub fn code_points(&mut self, points: impl ExactSizeIterator<Item = u32> + Clone) -> Result<(), EncodeError> {
+        if points.len() > self.left() {
+            return Err(EncodeError::Oversize);
+        }
+        let size = points.clone().map(utf8_size).fold(0, usize::saturating_add);
+        let start = self.out.len();
+        self.item(size.saturating_add(1 + length_size(size)))?;
+        self.out.push(tag::TEXT);
+        self.put_length(size);
+        let body = self.out.len();
+        for point in points {
+            let (bytes, size) = to_utf8(point);
+            self.out.extend_from_slice(&bytes[4 - size..]);
+        }
+        if self.out.len() != body + size {
+            self.out.truncate(start);
+            return Err(EncodeError::Miscounted);
+        }
+        self.due -= 1;
+        Ok(())
     }
 
     /// A bytes object.
@@ -299,6 +340,28 @@ fn to_u32(size: usize) -> u32 {
     u32::try_from(size).unwrap_or(u32::MAX)
 }
 
+#[inline]
+fn utf8_size(point: u32) -> usize {
+    match point {
+        0..0x80 => 1,
+        0x80..0x800 => 2,
+        0x800..0x1_0000 => 3,
+        _ => 4,
+    }
+}
+
+/// The UTF-8 of a character at the end of four bytes, and its size.
+#[inline]
+#[allow(clippy::cast_possible_truncation, reason = "the bits above are masked")]
+fn to_utf8(point: u32) -> ([u8; 4], usize) {
+    let size = utf8_size(point);
+    let lead = [0, 0, 0xc0, 0xe0, 0xf0][size];
+    let mut bytes = [18, 12, 6, 0].map(|shift| 0x80 | (point >> shift) as u8 & 0x3f);
+    let first = 4 - size;
+    bytes[first] = if size == 1 { point as u8 } else { lead | (bytes[first] & 0x3f) };
+    (bytes, size)
+}
+
 /// -2^63.
 #[allow(clippy::cast_precision_loss, reason = "a power of two")]
 const I64_MIN: f64 = i64::MIN as f64;
@@ -426,6 +489,36 @@ mod tests {
         assert_eq!(value(|it| it.text(b"\xed\xa0\x80")), Ok(vec![0x07, 3, 0xed, 0xa0, 0x80]));
         assert_eq!(value(|it| it.bytes(b"\x00\xff")), Ok(vec![0x08, 2, 0, 0xff]));
         assert_eq!(value(|it| it.pickle(b"N.")), Ok(vec![0x0b, 2, b'N', b'.']));
+    }
+
+    #[test]
+    fn characters_become_utf_8() {
+        for text in ["", "a", "\u{7f}\u{80}\u{7ff}\u{800}", "\u{ffff}\u{10000}\u{10ffff}", "añ€😀"] {
+            let points: Vec<u32> = text.chars().map(u32::from).collect();
+            assert_eq!(
+                value(|it| it.code_points(points.iter().copied())),
+                value(|it| it.text(text.as_bytes())),
+                "{text}"
+            );
+        }
+        let surrogates = [0xd800, 0xdfff];
+        let bytes = b"\xed\xa0\x80\xed\xbf\xbf";
+        assert_eq!(value(|it| it.code_points(surrogates.iter().copied())), value(|it| it.text(bytes)));
+        let mut out = Vec::new();
+        for (limit, written) in [(4, Err(EncodeError::Oversize)), (5, Ok(()))] {
+            assert_eq!(Encoder::for_value(&mut out, limit).code_points([0x20ac].into_iter()), written);
+        }
+    }
+
+    #[test]
+    fn an_item_goes_behind_what_is_there() {
+        let mut out = vec![7; 3];
+        let mut item = Encoder::for_item(&mut out, 4, false).expect("room");
+        assert_eq!((item.left(), item.float(1.0), item.left()), (1, Ok(()), 0));
+        assert_eq!(out, [7, 7, 7, 0x91]);
+        let item = Encoder::for_item(&mut out, 13, true).expect("room").float(1.0);
+        assert_eq!((item, &out[4..]), (Ok(()), &[0x06, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f][..]));
+        assert_eq!(Encoder::for_item(&mut out, 12, true).map(|_| ()), Err(EncodeError::Oversize));
     }
 
     #[test]
