@@ -1,6 +1,7 @@
 """A caching decorator written in Rust: exact LRU, MRU, FIFO and LFU eviction, time to live, safe from any thread.
 
-`cache` has every choice; `lru_cache` takes the place of `functools.lru_cache`. Both take coroutine functions, too.
+`cache` has every choice; `lru_cache` takes the place of `functools.lru_cache`. Both take coroutine functions, too, and
+with backend="shared" the cache is one for all processes.
 
 >>> from warp_cache import cache
 >>> @cache(max_size=1000, ttl=60)
@@ -31,6 +32,7 @@ from typing import (
 )
 
 from typing_extensions import Never, Self
+from typing_extensions import TypeVar as _TypeVar
 
 if sys.version_info >= (3, 12):
     from typing import TypeVarTuple
@@ -41,10 +43,14 @@ __all__ = [
     "CacheInfo",
     "CachedFunction",
     "SharedCacheInfo",
+    "SharedCacheWarning",
+    "SharedRegion",
+    "SharedStats",
     "Strategy",
     "__version__",
     "cache",
     "lru_cache",
+    "shared_regions",
 ]
 
 _P = ParamSpec("_P")
@@ -58,6 +64,7 @@ _S_contra = TypeVar("_S_contra", contravariant=True)
 # At runtime a name is taken in any case.
 _StrategyName: TypeAlias = Literal["lru", "LRU", "mru", "MRU", "fifo", "FIFO", "lfu", "LFU"]
 _BackendName: TypeAlias = Literal["memory", "MEMORY", "shared", "SHARED"]
+_Shared: TypeAlias = Literal[Backend.SHARED, "shared", "SHARED"]
 
 __version__: str
 """The version of the package.
@@ -107,7 +114,7 @@ class Backend(IntEnum):
     MEMORY = 0
     """The heap of this process. The default."""
     SHARED = 1
-    """A memory-mapped file, one for all processes. Not implemented yet."""
+    """A memory-mapped file, one for all processes of a user. Linux and macOS."""
 
 class CacheInfo(NamedTuple):
     """Statistics of a cache, as cache_info() found them: a named tuple, never updated afterwards.
@@ -161,13 +168,120 @@ class SharedCacheInfo(NamedTuple):
     current_size: int
     """Entries held, those whose time is over not among them."""
     oversize_skips: int
-    """Calls whose key or value exceeded max_key_size or max_value_size, so that the value was not stored."""
+    """Calls whose value was not stored, since the key or the value exceeded max_key_size or max_value_size, or cannot be
+    pickled."""
     @property
     def maxsize(self) -> int:
         """The same as max_size."""
     @property
     def currsize(self) -> int:
         """The same as current_size."""
+
+class SharedStats(NamedTuple):
+    """The state of a cache in shared memory, of all processes together: what `f.shared_stats()` returns.
+
+    All but the first two count what the cache has survived, since its file was made. They stay zero where no process is
+    killed in the middle of a store, or stopped there.
+
+    >>> from warp_cache import SharedStats, cache
+    >>> @cache(backend="shared", name="SharedStats")
+    ... def double(n: int) -> int:
+    ...     return 2 * n
+    >>> double(4)
+    8
+    >>> stats = double.shared_stats()
+    >>> isinstance(stats, SharedStats), stats.repairs, stats.path.endswith(".wc")
+    (True, 0, True)
+    >>> double.cache_unlink()
+    True
+    """
+
+    path: str | None
+    """The file; None where the values are in the memory of this process and its forks only."""
+    bytes: int
+    """How many bytes of the file have room on the file system."""
+    steals: int
+    """Locks that were taken from processes that had died with them."""
+    repairs: int
+    """Shards that were rebuilt, since a process had died or failed while it changed them."""
+    give_ups: int
+    """Stores, removals and clearings that could not have a lock in time. A value was not stored then; an entry that was to
+    go has gone, with all others."""
+    checksum_failures: int
+    """Entries that were not as they had been written. None of them was returned."""
+
+class SharedRegion(NamedTuple):
+    """A cache in shared memory on this machine, as `shared_regions()` found it.
+
+    >>> from warp_cache import SharedRegion, cache, shared_regions
+    >>> @cache(backend="shared", name="SharedRegion")
+    ... def double(n: int) -> int:
+    ...     return 2 * n
+    >>> double(4), double(4)
+    (8, 8)
+    >>> [region] = [region for region in shared_regions() if region.name == "SharedRegion"]
+    >>> isinstance(region, SharedRegion), region.entries, region.hits, region.misses, region.processes
+    (True, 1, 1, 1, 1)
+    >>> double.cache_unlink()
+    True
+    """
+
+    name: str
+    """Module and qualified name of the function, or what was given as `name`."""
+    path: str
+    """The file."""
+    bytes: int
+    """How many bytes of the file have room on the file system."""
+    entries: int
+    """Entries held, those whose time is over among them."""
+    max_size: int
+    """The most entries kept."""
+    hits: int
+    """Calls answered from the cache, by any process."""
+    misses: int
+    """Calls that ran the function, in any process."""
+    processes: int
+    """Living processes that have stored something in it or opened it; at most 512 are known."""
+
+class SharedCacheWarning(RuntimeWarning):
+    """A function's values are not shared, or fewer of them are kept than asked for. The text says why.
+
+    Given once for a function, which works all the same: its values are cached in this process alone or, where that is
+    not possible either, not at all.
+
+    >>> import warnings
+    >>> from warp_cache import SharedCacheWarning, cache
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     double = cache(backend="shared")((2).__mul__)
+    >>> [warning.category is SharedCacheWarning for warning in caught]
+    [True]
+    >>> double(4)
+    8
+    """
+
+def shared_regions(*, remove_unused: bool = False) -> list[SharedRegion]:
+    """List the caches in shared memory that belong to this user.
+
+    They are those in the folder that the environment variable WARP_CACHE_DIR names, else in this user's own one in memory.
+
+    Args:
+        remove_unused: Whether to remove, before that, those that no living process has open.
+
+    Returns:
+        Each cache whose file is sound and was made by this version of the library, by file name. Empty where there is no
+        folder, and on systems without the shared backend. O(n) in the number of files.
+
+    Raises:
+        OSError: The folder is not this user's alone, or cannot be read.
+
+    >>> import warp_cache
+    >>> isinstance(warp_cache.shared_regions(), list)
+    True
+    """
+
+_Info = _TypeVar("_Info", default=CacheInfo)
+_Info_co = _TypeVar("_Info_co", covariant=True, default=CacheInfo)
 
 @type_check_only
 class _Method(Protocol[_S_contra, _Q, _R_co]):
@@ -177,7 +291,7 @@ class _Method(Protocol[_S_contra, _Q, _R_co]):
 
 @type_check_only
 @final
-class _BoundMethod(Generic[_S_co, _Q, _R_co]):
+class _BoundMethod(Generic[_S_co, _Q, _R_co, _Info_co]):
     """What `instance.method` is: a types.MethodType, which hands on the attributes of the CachedFunction that it binds.
 
     Only the call fills in the instance: cache_invalidate and cache_contains are the function's own and take it first.
@@ -189,17 +303,19 @@ class _BoundMethod(Generic[_S_co, _Q, _R_co]):
     @property
     def __self__(self) -> _S_co: ...
     @property
-    def __func__(self) -> CachedFunction[..., _R_co]: ...
+    def __func__(self) -> CachedFunction[..., _R_co, _Info_co]: ...
     def __call__(self, /, *args: _Q.args, **kwargs: _Q.kwargs) -> _R_co: ...
-    def cache_info(self) -> CacheInfo: ...
+    def cache_info(self) -> _Info_co: ...
     def cache_clear(self) -> None: ...
+    def cache_unlink(self) -> bool: ...
+    def shared_stats(self) -> SharedStats: ...
     def cache_parameters(self) -> dict[str, Any]: ...
     def cache_invalidate(self, instance: object, /, *args: _Q.args, **kwargs: _Q.kwargs) -> bool: ...
     def cache_contains(self, instance: object, /, *args: _Q.args, **kwargs: _Q.kwargs) -> bool: ...
 
 @type_check_only
 @final
-class _LookedUpOnClass(Generic[_Q, _R_co]):
+class _LookedUpOnClass(Generic[_Q, _R_co, _Info_co]):
     """What `Class.function` is when the first parameter takes a class: a bound class method, or else a static method.
 
     Type checkers see through @classmethod and @staticmethod only where these decorate a plain function, so that the two
@@ -213,14 +329,16 @@ class _LookedUpOnClass(Generic[_Q, _R_co]):
     def __call__(self, /, *args: _Q.args, **kwargs: _Q.kwargs) -> _R_co: ...
     @overload
     def __call__(self, kind: type[Any], /, *args: _Q.args, **kwargs: _Q.kwargs) -> _R_co: ...
-    def cache_info(self) -> CacheInfo: ...
+    def cache_info(self) -> _Info_co: ...
     def cache_clear(self) -> None: ...
+    def cache_unlink(self) -> bool: ...
+    def shared_stats(self) -> SharedStats: ...
     def cache_parameters(self) -> dict[str, Any]: ...
     def cache_invalidate(self, kind: type[Any], /, *args: _Q.args, **kwargs: _Q.kwargs) -> bool: ...
     def cache_contains(self, kind: type[Any], /, *args: _Q.args, **kwargs: _Q.kwargs) -> bool: ...
 
 @final
-class CachedFunction(Generic[_P, _R_co]):
+class CachedFunction(Generic[_P, _R_co, _Info_co]):
     """A function with a cache of its own in front of it: what cache() and lru_cache() make.
 
     It takes the function's arguments, returns what the function returns, and carries its name, documentation,
@@ -289,29 +407,33 @@ class CachedFunction(Generic[_P, _R_co]):
         """
     # A class method that is looked up on its class, or a static method that takes a class.
     @overload
-    def __get__(self: _Method[type[_S], _Q, _R], instance: None, owner: type[_S], /) -> _LookedUpOnClass[_Q, _R]: ...
+    def __get__(
+        self: _Method[type[_S], _Q, _R], instance: None, owner: type[_S], /
+    ) -> _LookedUpOnClass[_Q, _R, _Info_co]: ...
     @overload
     def __get__(self, instance: None, owner: type[Any] | None = None, /) -> Self: ...
     # A method.
     @overload
     def __get__(
         self: _Method[_S, _Q, _R], instance: _S, owner: type[Any] | None = None, /
-    ) -> _BoundMethod[_S, _Q, _R]: ...
+    ) -> _BoundMethod[_S, _Q, _R, _Info_co]: ...
     # A class method that is looked up on an instance.
     @overload
     def __get__(
         self: _Method[type[_S], _Q, _R], instance: _S, owner: type[Any] | None = None, /
-    ) -> _BoundMethod[type[_S], _Q, _R]: ...
+    ) -> _BoundMethod[type[_S], _Q, _R, _Info_co]: ...
     # A static method.
     @overload
     def __get__(self, instance: object, owner: type[Any] | None = None, /) -> Self: ...
-    def cache_info(self) -> CacheInfo:
+    def cache_info(self) -> _Info_co:
         """Return the cache's statistics.
 
-        Entries whose time is over are dropped first. O(1), and O(1) for each entry dropped.
+        Entries whose time is over are dropped first. O(1), and O(1) for each entry dropped. In shared memory they are not
+        counted, which takes O(n) where there is a ttl.
 
         Returns:
-            The counters since the decoration or the last cache_clear(), and the sizes.
+            The counters since the decoration or the last cache_clear(), and the sizes. A SharedCacheInfo with
+            backend="shared": the counters of all processes together.
 
         >>> from warp_cache import cache
         >>> @cache
@@ -326,7 +448,7 @@ class CachedFunction(Generic[_P, _R_co]):
         """Remove all entries and reset the statistics.
 
         The value of a call that runs meanwhile is stored when it comes, but not that of a coroutine function: its
-        callers get it, and nobody else. O(n) in the number of entries.
+        callers get it, and nobody else. O(n) in the number of entries. With backend="shared", for all processes.
 
         >>> from warp_cache import cache
         >>> @cache
@@ -337,6 +459,24 @@ class CachedFunction(Generic[_P, _R_co]):
         >>> double.cache_clear()
         >>> double.cache_info()
         CacheInfo(hits=0, misses=0, max_size=128, current_size=0)
+        """
+    def cache_unlink(self) -> bool:
+        """Remove the file of the shared backend, and all entries with it, for all processes.
+
+        Whoever calls the function next, in any process, begins a new file.
+
+        Returns:
+            Whether there was a file.
+
+        Raises:
+            TypeError: The backend is "memory".
+            OSError: The file cannot be removed.
+        """
+    def shared_stats(self) -> SharedStats:
+        """Return the state of the shared backend: where its file is, how large, and what it has survived.
+
+        Raises:
+            TypeError: The backend is "memory".
         """
     def cache_parameters(self) -> dict[str, Any]:
         """Return the parameters in force.
@@ -402,7 +542,7 @@ class CachedFunction(Generic[_P, _R_co]):
     def __reduce__(self) -> str: ...
 
 @final
-class CacheDecorator:
+class CacheDecorator(Generic[_Info_co]):
     """A decorator with its options settled: what cache() and lru_cache() return when they are given no function.
 
     It can decorate any number of functions; each gets a cache of its own. Only the two decorators make one: calling the
@@ -421,13 +561,45 @@ class CacheDecorator:
 
     # Takes nothing that anybody has: only the decorators make one.
     def __new__(cls, nothing: Never, /) -> Self: ...
-    def __call__(self, function: Callable[_P, _R], /) -> CachedFunction[_P, _R]:
+    def __call__(self, function: Callable[_P, _R], /) -> CachedFunction[_P, _R, _Info_co]:
         """Put a cache of its own in front of a function.
 
         Raises:
             TypeError: `function` is not callable or, for cache(), is a generator or async generator function.
             NotImplementedError: single_flight is True, and `function` is no coroutine function.
         """
+
+@overload
+def cache(  # type: ignore[overload-overlap]
+    strategy: Callable[_P, _R],
+    max_size: int = 128,
+    ttl: float | timedelta | None = None,
+    *,
+    backend: _Shared,
+    max_key_size: int = 512,
+    max_value_size: int = 4096,
+    typed: bool = False,
+    single_flight: bool | None = None,
+    name: str | None = None,
+    version: str | int | None = None,
+) -> CachedFunction[_P, _R, SharedCacheInfo]:
+    """Cache a function's results for all processes: `cache(function, backend="shared")`."""
+
+@overload
+def cache(  # type: ignore[overload-overlap]
+    strategy: Strategy | int | _StrategyName = Strategy.LRU,
+    max_size: int = 128,
+    ttl: float | timedelta | None = None,
+    *,
+    backend: _Shared,
+    max_key_size: int = 512,
+    max_value_size: int = 4096,
+    typed: bool = False,
+    single_flight: bool | None = None,
+    name: str | None = None,
+    version: str | int | None = None,
+) -> CacheDecorator[SharedCacheInfo]:
+    """A decorator that caches a function's results for all processes: `@cache(backend="shared")`."""
 
 @overload
 def cache(
@@ -440,6 +612,8 @@ def cache(
     *,
     typed: bool = False,
     single_flight: bool | None = None,
+    name: str | None = None,
+    version: str | int | None = None,
 ) -> CachedFunction[_P, _R]:
     """Cache a function's results: `@cache`, or `cache(function, max_size=1000)`, with LRU as the strategy.
 
@@ -457,6 +631,8 @@ def cache(
     *,
     typed: bool = False,
     single_flight: bool | None = None,
+    name: str | None = None,
+    version: str | int | None = None,
 ) -> CacheDecorator:
     """A decorator that caches a function's results: calls with equal arguments run the function once.
 
@@ -473,27 +649,42 @@ def cache(
         ttl: Seconds for which an entry stays valid, more than 0, or a timedelta. Measured from the moment the value was
             stored; hits do not prolong it. None or inf: for ever. Default: None.
         backend: Where the entries live: a Backend, its number, or its name in any case. Default: "memory".
-        max_key_size: The most bytes of a pickled key in shared memory, 1 to 2147483647. Without effect on the memory
-            backend. Default: 512.
-        max_value_size: The most bytes of a pickled value in shared memory, 1 to 2147483647. Without effect on the
-            memory backend. Default: 4096.
+        max_key_size: The most bytes of a key in shared memory, 1 to 2147483647. Without effect on the memory backend.
+            Default: 512.
+        max_value_size: The most bytes of a value in shared memory, 1 to 2147483647. Without effect on the memory backend.
+            Default: 4096.
         typed: Whether equal arguments of different types, as 1, 1.0 and True, are different entries. Default: False.
         single_flight: Whether calls that miss one key at the same time wait for one computation, in each event loop one.
             None: for coroutine functions only. False: each runs the function. Default: None.
+        name: What names the cache in shared memory, in place of the function's module, qualified name and code: all
+            functions of this name, with equal parameters, share one. Without effect on the memory backend. Default: None.
+        version: Tells caches of one name apart: a str, or an int of 64 bits. To be changed when the function's values
+            change and its code does not. Without effect on the memory backend. Default: None.
 
     Returns:
         A decorator, which can be used for any number of functions; each gets a cache of its own.
 
     Raises:
         TypeError: max_size, max_key_size or max_value_size is no int, or is a bool; ttl is no number and no timedelta,
-            or is a bool; typed is no bool; single_flight is no bool and not None. When decorating: the object is not
-            callable, or is a generator or async generator function.
+            or is a bool; typed is no bool; single_flight is no bool and not None; name is no str; version is neither a
+            str nor an int. When decorating: the object is not callable, or is a generator or async generator function.
         ValueError: strategy or backend is none of the values above; max_size, max_key_size or max_value_size is out of
-            its range; ttl is zero, negative or NaN.
-        NotImplementedError: backend is Backend.SHARED. When decorating: single_flight is True, and the object is no
-            coroutine function.
+            its range; ttl is zero, negative or NaN; name is empty; version is an int beyond 64 bits. With
+            backend="shared": max_size is None or, when decorating, so many entries of that size can't be addressed.
+        RuntimeError: backend is Backend.SHARED on a system that has neither Linux's nor macOS's shared memory.
+        NotImplementedError: When decorating: single_flight is True, and the object is no coroutine function.
 
     Notes:
+        With backend="shared" the entries are in a file that belongs to the user, in memory on Linux, and so survive the
+        processes. Its name is made of the function's module, qualified name, bytecode, constants, defaults and closure,
+        and the parameters: an edited function begins anew, and no two functions meet. Functions that it calls do not
+        count: see `version`. A function that no other process could find, such as one of a REPL or one that closes over
+        an open file, has its entries in the memory of this process and its forks, with a SharedCacheWarning, unless it has
+        a `name`. None, bools, ints, floats, strs, bytes, tuples of them and lists of floats are stored as such, all else
+        is pickled: each hit returns a new object. Keys are compared by what they are pickled to, but numbers by value.
+        Never returned: a value that was not wholly written, whoever is killed at whatever moment. A value that cannot be
+        stored is returned all the same.
+
         O(1) per call with every strategy, on top of hashing and comparing the arguments; LFU after Shah, Mitra and
         Matani, "An O(1) algorithm for implementing the LFU cache eviction scheme", 2010. Any thread may call at any
         time, without locks of the user's, with the GIL or without. No lock is held while the function, `__hash__` or
@@ -516,6 +707,52 @@ def cache(
     """
 
 @overload
+def lru_cache(  # type: ignore[overload-overlap]
+    maxsize: Callable[_P, _R],
+    typed: bool = False,
+    *,
+    max_size: int = ...,
+    ttl: float | timedelta | None = None,
+    backend: _Shared,
+    max_key_size: int = 512,
+    max_value_size: int = 4096,
+    single_flight: bool | None = None,
+    name: str | None = None,
+    version: str | int | None = None,
+) -> CachedFunction[_P, _R, SharedCacheInfo]:
+    """Cache a function's results for all processes: `lru_cache(function, backend="shared")`."""
+
+@overload
+def lru_cache(  # type: ignore[overload-overlap]
+    maxsize: int = 128,
+    typed: bool = False,
+    *,
+    ttl: float | timedelta | None = None,
+    backend: _Shared,
+    max_key_size: int = 512,
+    max_value_size: int = 4096,
+    single_flight: bool | None = None,
+    name: str | None = None,
+    version: str | int | None = None,
+) -> CacheDecorator[SharedCacheInfo]:
+    """A decorator that caches a function's results for all processes: `@lru_cache(backend="shared")`."""
+
+@overload
+def lru_cache(  # type: ignore[overload-overlap]
+    *,
+    max_size: int,
+    typed: bool = False,
+    ttl: float | timedelta | None = None,
+    backend: _Shared,
+    max_key_size: int = 512,
+    max_value_size: int = 4096,
+    single_flight: bool | None = None,
+    name: str | None = None,
+    version: str | int | None = None,
+) -> CacheDecorator[SharedCacheInfo]:
+    """The same, with maxsize under the name that cache() gives it."""
+
+@overload
 def lru_cache(
     maxsize: Callable[_P, _R],
     typed: bool = False,
@@ -526,6 +763,8 @@ def lru_cache(
     max_key_size: int = 512,
     max_value_size: int = 4096,
     single_flight: bool | None = None,
+    name: str | None = None,
+    version: str | int | None = None,
 ) -> CachedFunction[_P, _R]:
     """Cache a function's results as functools.lru_cache does: `@lru_cache`.
 
@@ -542,6 +781,8 @@ def lru_cache(
     max_key_size: int = 512,
     max_value_size: int = 4096,
     single_flight: bool | None = None,
+    name: str | None = None,
+    version: str | int | None = None,
 ) -> CacheDecorator:
     """A decorator that caches a function's results exactly as functools.lru_cache does.
 
@@ -555,19 +796,19 @@ def lru_cache(
         typed: Whether equal arguments of different types, as 1 and 1.0, are different entries. Default: False.
         ttl: Seconds for which an entry stays valid, more than 0, or a timedelta. Measured from the moment the value was
             stored. None or inf: for ever. Default: None.
-        backend, max_key_size, max_value_size, single_flight: As for cache().
+        backend, max_key_size, max_value_size, single_flight, name, version: As for cache().
 
     Returns:
         A decorator, which can be used for any number of functions; each gets a cache of its own.
 
     Raises:
         TypeError: maxsize is no int, no callable and not None; maxsize and max_size are both given as sizes; ttl,
-            max_key_size, max_value_size or single_flight is of a wrong type, as for cache(). When decorating: the
-            object is not callable.
-        ValueError: maxsize is more than 9223372036854775807; ttl, backend, max_key_size or max_value_size is out of its
-            range, as for cache().
-        NotImplementedError: backend is Backend.SHARED. When decorating: single_flight is True, and the object is no
-            coroutine function.
+            max_key_size, max_value_size, single_flight, name or version is of a wrong type, as for cache(). When
+            decorating: the object is not callable.
+        ValueError: maxsize is more than 9223372036854775807; ttl, backend, max_key_size, max_value_size, name or version
+            is out of its range, as for cache(); maxsize is None with backend="shared".
+        RuntimeError: As for cache().
+        NotImplementedError: When decorating: single_flight is True, and the object is no coroutine function.
 
     Notes:
         O(1) per call, on top of hashing and comparing the arguments. Any thread may call at any time. Threads that miss
@@ -595,5 +836,7 @@ def lru_cache(
     max_key_size: int = 512,
     max_value_size: int = 4096,
     single_flight: bool | None = None,
+    name: str | None = None,
+    version: str | int | None = None,
 ) -> CacheDecorator:
     """The same, with maxsize under the name that cache() gives it."""

@@ -154,12 +154,51 @@ impl Options {
     pub const MOST_BYTES: u32 = i32::MAX as u32;
 }
 
+/// What else names a shared region than the function itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Naming {
+    /// Stands for the function: not empty.
+    pub name: Option<String>,
+    /// Tells regions of one name apart.
+    pub version: Option<Version>,
+}
+
+/// The version of a function, as its author counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// Counted.
+    Number(i64),
+    /// In words.
+    Text(String),
+}
+
+impl Options {
+    /// Refuses what the shared backend cannot do.
+    pub fn check_shared(&self) -> Result<usize, OptionsError> {
+        self.max_size.ok_or(OptionsError::Unbounded)
+    }
+}
+
 /// What was wrong with an argument: the value received, and what is accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OptionsError {
     /// `max_size` is negative, or larger than any memory.
     MaxSize {
+        /// The value received.
+        got: String,
+    },
+    /// `max_size` is `None` for the shared backend.
+    Unbounded,
+    /// A region of so many entries of that size can't be addressed.
+    Unaddressable,
+    /// `name` is empty, or no text that another process could be given.
+    Name {
+        /// The value received.
+        got: String,
+    },
+    /// `version` does not fit.
+    Version {
         /// The value received.
         got: String,
     },
@@ -192,6 +231,21 @@ impl fmt::Display for OptionsError {
             Self::MaxSize { got } => {
                 write!(f, "max_size must be from 0 to {}, or None for no bound, got {got}", Options::LARGEST_SIZE)
             }
+            Self::Unbounded => {
+                write!(f, "max_size must be a number for backend=\"shared\", which needs a bound, got None")
+            }
+            Self::Unaddressable => write!(
+                f,
+                "max_size entries of max_key_size and max_value_size bytes are more than a shared region can have: make one \
+                 of the three smaller"
+            ),
+            Self::Name { got } => write!(f, "name must have a character, and no lone surrogate, got {got}"),
+            Self::Version { got } => write!(
+                f,
+                "version must be from {} to {}, or a str without lone surrogates, got {got}",
+                i64::MIN,
+                i64::MAX
+            ),
             Self::Bytes { argument, got } => {
                 write!(f, "{argument} must be from 1 to {} bytes, got {got}", Options::MOST_BYTES)
             }

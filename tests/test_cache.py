@@ -85,6 +85,8 @@ def test_cache_parameters_hold_every_parameter_in_force(function_kind):
             "max_value_size": 4096,
             "typed": False,
             "single_flight": function_kind == "coroutine",
+            "name": None,
+            "version": None,
         }.items()
     )
 

@@ -346,7 +346,7 @@ VALUES = [
 
 
 @every_way
-@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: getattr(value, "__name__", repr(value)))
 def test_any_value_comes_back_exactly_from_a_miss_and_from_a_hit(way, value):
     async def give(argument):
         return value
@@ -362,7 +362,7 @@ def test_any_value_comes_back_exactly_from_a_miss_and_from_a_hit(way, value):
         assert f.cache_info() == (1, 1, 128, 1)
 
 
-@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: getattr(value, "__name__", repr(value)))
 def test_any_value_comes_back_exactly_to_one_who_waited(value):
     async def main():
         @cache

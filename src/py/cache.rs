@@ -5,8 +5,9 @@ use super::clock;
 use super::ffi::{self, Arg, Given, Object, Raised};
 use super::key::{CallKey, Key, KeyRules, Lone, Several};
 use super::parameters::{Parameters, Unfit};
-use crate::backend::memory::{Memory, Query};
-use crate::options::Options;
+use super::shared::{Scratch, Shared};
+use crate::backend::memory::{Lookup, Memory, Query, Tally};
+use crate::options::{Backend, Naming, Options};
 use pyo3::PyTraverseError;
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
@@ -21,10 +22,21 @@ pub(crate) enum Flavour {
     LruCache,
 }
 
+/// What a decorator was told.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) options: Options,
+    pub(crate) naming: Naming,
+    pub(crate) flavour: Flavour,
+}
+
 /// The entries of one function, and the rules of their keys.
 #[derive(Debug)]
 pub(crate) struct Cache {
+    /// Empty for ever where the cache is shared.
     pub(crate) memory: Memory<Key, Object>,
+    /// The other backend, for a cache that is shared with other processes.
+    pub(crate) shared: Option<Shared>,
     pub(crate) rules: KeyRules,
     /// A lone argument without a name is the key as it stands.
     pub(crate) lone_is_key: bool,
@@ -33,6 +45,7 @@ pub(crate) struct Cache {
     /// How to arrange arguments, or `None` where they stay as they were given.
     pub(crate) parameters: Option<Parameters>,
     pub(crate) options: Options,
+    pub(crate) naming: Naming,
     pub(crate) flavour: Flavour,
     /// What runs at the moment, if the function is a coroutine function.
     pub(crate) flights: Option<Flights>,
@@ -42,8 +55,7 @@ impl Cache {
     /// An empty cache for `callable`.
     pub(crate) fn new(
         callable: &Bound<'_, PyAny>,
-        options: Options,
-        flavour: Flavour,
+        Settings { options, naming, flavour }: Settings,
         flights: Option<Flights>,
     ) -> PyResult<Self> {
         let parameters = match flavour {
@@ -51,17 +63,64 @@ impl Cache {
             Flavour::LruCache => None,
         };
         let in_order = parameters.as_ref().map_or((0, usize::MAX), Parameters::in_order);
+        // With `typed`, the types alone keep those values apart that functools keeps apart.
+        let rules = KeyRules { typed: options.typed, lone_exact: flavour == Flavour::LruCache && !options.typed };
+        let shared = match options.backend {
+            Backend::Memory => None,
+            Backend::Shared => Some(Shared::new(callable, &options, flavour, rules, &naming)?),
+        };
         Ok(Self {
             memory: Memory::new(&options, clock::chosen()),
-            // With `typed`, the types alone keep those values apart that functools keeps apart.
-            rules: KeyRules { typed: options.typed, lone_exact: flavour == Flavour::LruCache && !options.typed },
+            shared,
+            rules,
             lone_is_key: in_order.0 <= 1 && 1 <= in_order.1,
             in_order,
             parameters,
             options,
+            naming,
             flavour,
             flights,
         })
+    }
+
+    /// Looks a key up again, which was not there before. `bytes` are what it is in a shared cache.
+    pub(crate) fn look_up_again<Q: Query<Key, Error = Raised>>(
+        &self,
+        py: Python<'_>,
+        query: &Q,
+        bytes: &[u8],
+    ) -> Result<Lookup<Object>, Raised> {
+        if let Some(shared) = &self.shared {
+            let mut scratch = Scratch::take(py);
+            scratch.key.clear();
+            scratch.key.extend_from_slice(bytes);
+            let found = shared.look_up_bytes_asking(py, Tally::Hits, &mut scratch)?;
+            scratch.leave(py);
+            return Ok(found);
+        }
+        let read = |value: &Object| value.clone_ref(py);
+        match self.memory.look_up(py, query, Tally::Hits, read) {
+            Some(lookup) => Ok(lookup),
+            None => self.memory.look_up_asking(py, query, Tally::Hits, read),
+        }
+    }
+
+    /// Counts a call that was answered by the value that another one computed.
+    pub(crate) fn count_hit(&self, py: Python<'_>) -> Result<(), Raised> {
+        if let Some(shared) = &self.shared {
+            return shared.count_hit(py);
+        }
+        self.memory.count_hit(py);
+        Ok(())
+    }
+
+    /// Counts a miss that no look-up has counted.
+    pub(crate) fn count_miss(&self, py: Python<'_>) -> Result<(), Raised> {
+        if let Some(shared) = &self.shared {
+            return shared.count_miss(py);
+        }
+        self.memory.count_miss(py);
+        Ok(())
     }
 
     /// Whether calls that miss the same key wait for one computation.
@@ -97,11 +156,28 @@ impl Cache {
         if let Some(flights) = &self.flights {
             flights.forget(py, key)?;
         }
+        if let Some(shared) = &self.shared {
+            return shared.invalidate(py, &key.parts(self.rules));
+        }
         Ok(self.memory.take(py, key)?.is_some())
     }
 
+    /// Whether a look-up would find the key, which is neither counted nor touched.
+    fn contains<K: CallKey>(&self, py: Python<'_>, key: &K) -> Result<bool, Raised> {
+        match &self.shared {
+            Some(shared) => shared.contains(py, &key.parts(self.rules)),
+            None => self.memory.contains(py, key),
+        }
+    }
+
     /// Drops all entries, keeps what is being computed from being stored, and resets the statistics.
-    pub(crate) fn clear(&self, py: Python<'_>) {
+    pub(crate) fn clear(&self, py: Python<'_>) -> PyResult<()> {
+        self.clear_here(py);
+        self.shared.as_ref().map_or(Ok(()), |shared| shared.clear(py))
+    }
+
+    /// The same in this process: what the garbage collector asks for.
+    pub(crate) fn clear_here(&self, py: Python<'_>) {
         if let Some(flights) = &self.flights {
             flights.forget_all(py);
         }
@@ -196,7 +272,7 @@ impl WithKey for Contains<'_, '_> {
     type Output = bool;
 
     fn run<K: CallKey>(self, key: &K) -> Result<bool, Raised> {
-        self.0.memory.contains(self.1, key)
+        self.0.contains(self.1, key)
     }
 }
 

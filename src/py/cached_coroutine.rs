@@ -2,7 +2,7 @@
 
 use super::arguments::Arguments;
 use super::awaitable;
-use super::cached_function::{CachedFunction, Mode};
+use super::cached_function::{CachedFunction, InMemory, Mode, answer};
 use super::ffi::{Call, Object, Raised};
 use super::key::CallKey;
 use super::pending_call::PendingCall;
@@ -17,6 +17,18 @@ impl Mode for Coroutines {
     /// A call that misses may still find the value when it is awaited.
     const TALLY: Tally = Tally::Hits;
 
+    #[inline(always)]
+    fn answer<K: CallKey>(
+        this: &Py<CachedFunction>,
+        py: Python<'_>,
+        call: Call<'_>,
+        key: &K,
+    ) -> Result<Object, Raised> {
+        answer::<Self, K>(this, py, call, key)
+    }
+}
+
+impl InMemory for Coroutines {
     #[inline(always)]
     fn hit(py: Python<'_>, value: Object) -> Result<Object, Raised> {
         awaitable::ready(py, value)
@@ -33,7 +45,8 @@ impl Mode for Coroutines {
         let coroutine = call.forward(py, function.get().function())?;
         let stored = key.to_key(py)?;
         let arguments = Arguments::new(py, &call.given(), &stored)?;
-        let call = PendingCall::new(function.clone_ref(py).into(), arguments, stored, key.hash(), coroutine);
+        let call =
+            PendingCall::new(function.clone_ref(py).into(), arguments, stored, key.hash(), Box::default(), coroutine);
         awaitable::pending(py, call)
     }
 }

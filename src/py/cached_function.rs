@@ -6,15 +6,18 @@
 #![allow(clippy::doc_markdown, reason = "help() shows these texts as they stand")]
 
 use super::async_flight::Flights;
-use super::cache::{Cache, Contains, Flavour, Invalidate, WithKey};
+use super::cache::{Cache, Contains, Flavour, Invalidate, Settings, WithKey};
 use super::cached_coroutine::Coroutines;
 use super::error::shown;
 use super::ffi::{self, Arg, Call, Entrance, Entry, Given, Object, Raised};
 use super::key::{CallKey, Lone, Pair, Several};
 use super::parameters::Unfit;
+use super::shared::Shared;
+#[cfg(unix)]
+use super::shared_calls::{SharedCoroutines, SharedValues};
 use super::{decorator, info};
 use crate::backend::memory::{Lookup, Tally};
-use crate::options::Options;
+use crate::options::{Naming, Options, Version};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyAttributeError, PyTypeError};
 use pyo3::prelude::*;
@@ -57,6 +60,17 @@ pub(crate) trait Mode: 'static {
     /// What looking a call's key up counts.
     const TALLY: Tally;
 
+    /// Look up → hit, return | miss.
+    fn answer<K: CallKey>(
+        function: &Py<CachedFunction>,
+        py: Python<'_>,
+        call: Call<'_>,
+        key: &K,
+    ) -> Result<Object, Raised>;
+}
+
+/// A mode that looks into the memory of this process.
+pub(crate) trait InMemory: Mode {
     /// What a call returns that finds `value` stored.
     fn hit(py: Python<'_>, value: Object) -> Result<Object, Raised>;
 
@@ -77,6 +91,18 @@ pub(crate) struct Values;
 impl Mode for Values {
     const TALLY: Tally = Tally::All;
 
+    #[inline(always)]
+    fn answer<K: CallKey>(
+        this: &Py<CachedFunction>,
+        py: Python<'_>,
+        call: Call<'_>,
+        key: &K,
+    ) -> Result<Object, Raised> {
+        answer::<Self, K>(this, py, call, key)
+    }
+}
+
+impl InMemory for Values {
     #[inline(always)]
     fn hit(_: Python<'_>, value: Object) -> Result<Object, Raised> {
         Ok(value)
@@ -108,7 +134,7 @@ impl<M: Mode> Entrance for Caching<M> {
     fn call(this: &Py<CachedFunction>, py: Python<'_>, call: Call<'_>) -> Result<Object, Raised> {
         let cache = &this.get().cache;
         if let (Some(value), true) = (call.lone(), cache.lone_is_key) {
-            return answer::<M, _>(this, py, call, &Lone::new(value, cache.rules)?);
+            return M::answer(this, py, call, &Lone::new(value, cache.rules)?);
         }
         if let Some(values) = call.unnamed(cache.in_order) {
             return call_in_order::<M>(this, py, call, values);
@@ -125,7 +151,7 @@ impl Entrance for Counting {
 
     fn call(this: &Py<CachedFunction>, py: Python<'_>, call: Call<'_>) -> Result<Object, Raised> {
         let this = this.get();
-        this.cache.memory.count_miss(py);
+        this.cache.count_miss(py)?;
         call.forward(py, &this.function)
     }
 }
@@ -139,13 +165,13 @@ fn call_in_order<M: Mode>(
 ) -> Result<Object, Raised> {
     let rules = this.get().cache.rules;
     if let Ok(values) = values.try_into() {
-        return answer::<M, _>(this, py, call, &Pair::new(values, rules)?);
+        return M::answer(this, py, call, &Pair::new(values, rules)?);
     }
     if values.is_empty() {
         // The same as below, with nothing left to compute.
-        return answer::<M, _>(this, py, call, &Several::unnamed(&[], rules)?);
+        return M::answer(this, py, call, &Several::unnamed(&[], rules)?);
     }
-    answer::<M, _>(this, py, call, &Several::unnamed(values, rules)?)
+    M::answer(this, py, call, &Several::unnamed(values, rules)?)
 }
 
 #[inline(never)]
@@ -154,7 +180,7 @@ fn call_with_any<M: Mode>(this: &Py<CachedFunction>, py: Python<'_>, call: Call<
     let cache = &this.get().cache;
     if cache.parameters.as_ref().is_some_and(|parameters| parameters.stand_in_order(&given)) {
         return match *given.values {
-            [value] => answer::<M, _>(this, py, call, &Lone::new(value, cache.rules)?),
+            [value] => M::answer(this, py, call, &Lone::new(value, cache.rules)?),
             _ => call_in_order::<M>(this, py, call, given.values),
         };
     }
@@ -175,16 +201,16 @@ fn call_out_of_order<M: Mode>(
         Err(Unfit::Mismatch) => {
             // The function says what is wrong with these arguments.
             if M::TALLY == Tally::All {
-                cache.memory.count_miss(py);
+                cache.count_miss(py)?;
             }
             call.forward(py, &this.get().function)
         }
     }
 }
 
-/// Look up → hit, return | miss.
+/// [`Mode::answer`], from the memory of this process.
 #[inline(always)]
-fn answer<M: Mode, K: CallKey>(
+pub(crate) fn answer<M: InMemory, K: CallKey>(
     this: &Py<CachedFunction>,
     py: Python<'_>,
     call: Call<'_>,
@@ -199,7 +225,7 @@ fn answer<M: Mode, K: CallKey>(
 
 #[cold]
 #[inline(never)]
-fn answer_asking<M: Mode, K: CallKey>(
+fn answer_asking<M: InMemory, K: CallKey>(
     this: &Py<CachedFunction>,
     py: Python<'_>,
     call: Call<'_>,
@@ -224,30 +250,36 @@ impl<M: Mode> WithKey for Answer<'_, '_, M> {
 
     #[inline(always)]
     fn run<K: CallKey>(self, key: &K) -> Result<Object, Raised> {
-        answer::<M, K>(self.function, self.py, self.call, key)
+        M::answer(self.function, self.py, self.call, key)
     }
 }
 
 impl CachedFunction {
     /// A callable with an empty cache in front of a plain `function`, with the function's metadata.
-    pub(crate) fn of_function<'py>(
-        function: &Bound<'py, PyAny>,
-        options: Options,
-        flavour: Flavour,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let entry = if options.max_size == Some(0) { Entry::of::<Counting>() } else { Entry::of::<Caching<Values>>() };
-        Self::create(function, entry, Cache::new(function, options, flavour, None)?, None)
+    pub(crate) fn of_function<'py>(function: &Bound<'py, PyAny>, settings: Settings) -> PyResult<Bound<'py, PyAny>> {
+        let cache = Cache::new(function, settings, None)?;
+        let entry = match &cache {
+            Cache { options: Options { max_size: Some(0), .. }, .. } => Entry::of::<Counting>(),
+            #[cfg(unix)]
+            Cache { shared: Some(_), .. } => Entry::of::<Caching<SharedValues>>(),
+            _ => Entry::of::<Caching<Values>>(),
+        };
+        Self::create(function, entry, cache, None)
     }
 
     /// The same in front of a coroutine function, where `runs` is the function that runs in the end.
     pub(crate) fn of_coroutine_function<'py>(
         function: &Bound<'py, PyAny>,
         runs: Bound<'py, PyAny>,
-        options: Options,
-        flavour: Flavour,
+        settings: Settings,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let cache = Cache::new(function, options, flavour, Some(Flights::new()))?;
-        Self::create(function, Entry::of::<Caching<Coroutines>>(), cache, Some(runs.unbind()))
+        let cache = Cache::new(function, settings, Some(Flights::new()))?;
+        let entry = match &cache.shared {
+            #[cfg(unix)]
+            Some(_) => Entry::of::<Caching<SharedCoroutines>>(),
+            _ => Entry::of::<Caching<Coroutines>>(),
+        };
+        Self::create(function, entry, cache, Some(runs.unbind()))
     }
 
     fn create<'py>(
@@ -267,6 +299,15 @@ impl CachedFunction {
 
     pub(crate) fn cache(&self) -> &Cache {
         &self.cache
+    }
+
+    /// The shared backend, which `method` is for.
+    fn shared(&self, method: &str) -> PyResult<&Shared> {
+        self.cache.shared.as_ref().ok_or_else(|| {
+            PyTypeError::new_err(format!(
+                "{method}() is for backend=\"shared\": this cache is in the memory of this process"
+            ))
+        })
     }
 
     pub(crate) fn function(&self) -> &Py<PyAny> {
@@ -333,21 +374,40 @@ impl CachedFunction {
 
     /// Return the cache's statistics.
     ///
-    /// Entries whose time is over are dropped first, so current_size counts live ones.
+    /// Entries whose time is over are dropped first, so current_size counts live ones. For the shared backend, the statistics of
+    /// all processes.
     fn cache_info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(shared) = &self.cache.shared {
+            return shared.info(py, self.cache.options.max_size);
+        }
         let (stats, current_size) = self.cache.memory.info(py);
         info::cache_info(py, stats, self.cache.options.max_size, current_size)
     }
 
-    /// Remove all entries and reset the statistics.
-    fn cache_clear(&self, py: Python<'_>) {
-        self.cache.clear(py);
+    /// Remove all entries and reset the statistics. For the shared backend, for all processes.
+    fn cache_clear(&self, py: Python<'_>) -> PyResult<()> {
+        self.cache.clear(py)
+    }
+
+    /// Remove the file of the shared backend, for all processes, and return whether there was one.
+    ///
+    /// The next call begins a new one. Raises TypeError for the memory backend, and OSError where the file can't be removed.
+    fn cache_unlink(&self, py: Python<'_>) -> PyResult<bool> {
+        self.shared("cache_unlink")?.unlink(py)
+    }
+
+    /// Return the state of the shared backend's region: SharedStats(path, bytes, steals, repairs, give_ups, checksum_failures).
+    ///
+    /// Raises TypeError for the memory backend.
+    fn shared_stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.shared("shared_stats")?.stats(py)
     }
 
     /// Return the parameters in force, as a new dict.
     fn cache_parameters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let Options { strategy, max_size, ttl, backend, max_key_size, max_value_size, typed, single_flight: _ } =
             self.cache.options;
+        let naming: &Naming = &self.cache.naming;
         let parameters = PyDict::new(py);
         match self.cache.flavour {
             Flavour::LruCache => {
@@ -363,6 +423,12 @@ impl CachedFunction {
                 parameters.set_item("max_value_size", max_value_size)?;
                 parameters.set_item("typed", typed)?;
                 parameters.set_item("single_flight", self.cache.is_single_flight())?;
+                parameters.set_item("name", naming.name.as_deref())?;
+                match &naming.version {
+                    None => parameters.set_item("version", py.None())?,
+                    Some(Version::Number(number)) => parameters.set_item("version", number)?,
+                    Some(Version::Text(text)) => parameters.set_item("version", text)?,
+                }
             }
         }
         Ok(parameters)
@@ -424,7 +490,7 @@ impl CachedFunction {
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| self.cache.clear(py));
+        Python::attach(|py| self.cache.clear_here(py));
     }
 }
 
@@ -441,7 +507,8 @@ pub(crate) fn cached_function_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType
 /// Where in an instance its entry is, found on one made for the purpose.
 fn entry_offset(py: Python<'_>) -> PyResult<isize> {
     let function = py.None();
-    let cache = Cache::new(function.bind(py), Options::default(), Flavour::LruCache, None)?;
+    let settings = Settings { options: Options::default(), naming: Naming::default(), flavour: Flavour::LruCache };
+    let cache = Cache::new(function.bind(py), settings, None)?;
     let probe = CachedFunction { entry: Entry::of::<Counting>(), cache, function, runs: None };
     let probe = ffi::without_collection(py, || Bound::new(py, probe))?;
     let state = std::ptr::from_ref(probe.get()).addr() + std::mem::offset_of!(CachedFunction, entry);

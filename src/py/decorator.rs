@@ -2,19 +2,26 @@
 
 #![allow(clippy::doc_markdown, reason = "help() shows these texts as they stand")]
 
-use super::cache::Flavour;
+use super::cache::{Flavour, Settings};
 use super::cached_function::{self, CachedFunction};
 use super::error::{shown, shown_with_type};
 use super::ffi;
-use crate::options::{Backend, Choice, Options, OptionsError, Strategy, Ttl};
+use crate::options::{Backend, Choice, Naming, Options, OptionsError, Strategy, Ttl, Version};
 use pyo3::exceptions::{PyNotImplementedError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyFloat, PyInt, PyString};
 use std::borrow::Cow;
 
 /// What a cached function has besides the function's own attributes.
-pub(crate) const CACHE_METHODS: [&str; 5] =
-    ["cache_info", "cache_clear", "cache_parameters", "cache_invalidate", "cache_contains"];
+pub(crate) const CACHE_METHODS: [&str; 7] = [
+    "cache_info",
+    "cache_clear",
+    "cache_parameters",
+    "cache_invalidate",
+    "cache_contains",
+    "cache_unlink",
+    "shared_stats",
+];
 
 /// An argument of a decorator: `None` is a value that a user gives, so its absence is another thing.
 enum Argument<'py> {
@@ -52,26 +59,30 @@ impl<'py> Argument<'py> {
 /// strategy: which entry a full cache evicts: a Strategy, its number, or its name in any case.
 /// max_size: the most entries kept, at least 0, or None for no bound. 0 keeps nothing.
 /// ttl: seconds for which a value stays valid, more than 0: an int, a float, or a timedelta. None: for ever.
-/// backend: where the entries live: a Backend, its number, or its name in any case.
-/// max_key_size, max_value_size: the most bytes of a pickled key and value in shared memory, 1 to 2147483647. Without effect on
-///     the memory backend.
+/// backend: where the entries live: a Backend, its number, or its name in any case. "shared" is one cache for all processes.
+/// max_key_size, max_value_size: the most bytes of a key and of a value in shared memory, 1 to 2147483647. Without effect on the
+///     memory backend.
 /// typed: whether equal arguments of different types, as 1 and 1.0, are different entries.
 /// single_flight: whether calls that miss one key at the same time wait for one computation. None: for coroutine functions only.
+/// name: names the cache in shared memory in place of the function's module, qualified name and code.
+/// version: a str or an int that tells caches of one name apart. Both without effect on the memory backend.
 ///
 /// The decorated function has cache_info(), cache_clear(), cache_parameters(), cache_invalidate(*args, **kwargs) and
-/// cache_contains(*args, **kwargs); __wrapped__ is the function itself.
+/// cache_contains(*args, **kwargs); for the shared backend cache_unlink() and shared_stats(), too; __wrapped__ is the function
+/// itself.
 ///
 /// Raises TypeError or ValueError for an argument of a wrong type or value, and TypeError when what is decorated is not callable or is
-/// a generator function. Raises NotImplementedError for backend="shared", and for single_flight=True with a plain function.
+/// a generator function. Raises RuntimeError for backend="shared" where there is no such backend, and NotImplementedError for
+/// single_flight=True with a plain function.
 #[pyfunction]
 #[pyo3(
     signature = (
         first = Argument::Absent, /, max_size = Argument::Absent, ttl = Argument::Absent, backend = Argument::Absent,
         max_key_size = Argument::Absent, max_value_size = Argument::Absent, *, strategy = Argument::Absent,
-        typed = Argument::Absent, single_flight = Argument::Absent
+        typed = Argument::Absent, single_flight = Argument::Absent, name = Argument::Absent, version = Argument::Absent
     ),
     text_signature = "(strategy=Strategy.LRU, max_size=128, ttl=None, backend='memory', max_key_size=512, \
-                      max_value_size=4096, *, typed=False, single_flight=None)"
+                      max_value_size=4096, *, typed=False, single_flight=None, name=None, version=None)"
 )]
 #[allow(clippy::too_many_arguments, reason = "they are the decorator's")]
 fn cache<'py>(
@@ -85,6 +96,8 @@ fn cache<'py>(
     strategy: Argument<'py>,
     typed: Argument<'py>,
     single_flight: Argument<'py>,
+    name: Argument<'py>,
+    version: Argument<'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let default = Options::default();
     // Only in the first place may a callable stand for the function: a strategy that is named is one, or wrong.
@@ -109,7 +122,8 @@ fn cache<'py>(
         typed: typed.or(default.typed, |value| boolean(value, "typed", "True or False"))?,
         single_flight: single_flight.or(default.single_flight, flight)?,
     };
-    finish(py, options, Flavour::Cache, function)
+    let naming = Naming { name: name.or(None, region_name)?, version: version.or(None, region_version)? };
+    finish(py, Settings { options, naming, flavour: Flavour::Cache }, function)
 }
 
 /// Cache a function's results, exactly as functools.lru_cache does, only faster.
@@ -119,22 +133,24 @@ fn cache<'py>(
 ///
 /// maxsize: the most entries kept; None for no bound; 0 or less keeps nothing. May be spelled max_size.
 /// typed: whether equal arguments of different types, as 1 and 1.0, are different entries.
-/// ttl, backend, max_key_size, max_value_size, single_flight: as for cache().
+/// ttl, backend, max_key_size, max_value_size, single_flight, name, version: as for cache().
 ///
 /// The decorated function has cache_info(), cache_clear(), cache_parameters(), cache_invalidate(*args, **kwargs) and
-/// cache_contains(*args, **kwargs); __wrapped__ is the function itself.
+/// cache_contains(*args, **kwargs); for the shared backend cache_unlink() and shared_stats(), too; __wrapped__ is the function
+/// itself.
 ///
 /// Raises TypeError or ValueError for an argument of a wrong type or value, and TypeError when what is decorated is not callable.
-/// Raises NotImplementedError for backend="shared", and for single_flight=True with a plain function.
+/// Raises RuntimeError for backend="shared" where there is no such backend, and NotImplementedError for single_flight=True with a
+/// plain function.
 #[pyfunction]
 #[pyo3(
     signature = (
         maxsize = Argument::Absent, typed = Argument::Absent, *, max_size = Argument::Absent, ttl = Argument::Absent,
         backend = Argument::Absent, max_key_size = Argument::Absent, max_value_size = Argument::Absent,
-        single_flight = Argument::Absent
+        single_flight = Argument::Absent, name = Argument::Absent, version = Argument::Absent
     ),
     text_signature = "(maxsize=128, typed=False, *, max_size=..., ttl=None, backend='memory', max_key_size=512, \
-                      max_value_size=4096, single_flight=None)"
+                      max_value_size=4096, single_flight=None, name=None, version=None)"
 )]
 #[allow(clippy::too_many_arguments, reason = "they are the decorator's")]
 fn lru_cache<'py>(
@@ -147,6 +163,8 @@ fn lru_cache<'py>(
     max_key_size: Argument<'py>,
     max_value_size: Argument<'py>,
     single_flight: Argument<'py>,
+    name: Argument<'py>,
+    version: Argument<'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let default = Options::default();
     let (maxsize, function) = match maxsize {
@@ -169,28 +187,44 @@ fn lru_cache<'py>(
         typed: typed.or(default.typed, Bound::is_truthy)?,
         single_flight: single_flight.or(default.single_flight, flight)?,
     };
-    finish(py, options, Flavour::LruCache, function)
+    let naming = Naming { name: name.or(None, region_name)?, version: version.or(None, region_version)? };
+    finish(py, Settings { options, naming, flavour: Flavour::LruCache }, function)
 }
 
 /// What `cache(...)` and `lru_cache(...)` return when they are given no function: a decorator with its options settled.
 #[pyclass(frozen, name = "CacheDecorator", module = "warp_cache")]
-pub(crate) struct CacheDecorator {
-    options: Options,
-    flavour: Flavour,
-}
+pub(crate) struct CacheDecorator(Settings);
 
 #[pymethods]
 impl CacheDecorator {
     /// Put a cache of its own in front of a function.
     #[pyo3(signature = (function, /))]
     fn __call__<'py>(&self, function: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        decorate(function, self.options, self.flavour)
+        decorate(function, self.0.clone())
     }
+}
+
+/// List the shared caches on this machine that belong to this user: name, path, bytes, entries, max_size, hits, misses, processes.
+///
+/// remove_unused: first remove those that no living process has open.
+///
+/// They are those in the folder of the environment variable WARP_CACHE_DIR, else in this user's own folder in memory.
+///
+/// Raises OSError where the folder is not this user's alone. On systems without the shared backend the list is empty.
+#[pyfunction]
+#[pyo3(signature = (*, remove_unused = false))]
+fn shared_regions(py: Python<'_>, remove_unused: bool) -> PyResult<Vec<Bound<'_, PyAny>>> {
+    super::shared::regions(py, remove_unused)
 }
 
 /// Adds the decorators to the module.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    for function in [wrap_pyfunction!(cache, module)?, wrap_pyfunction!(lru_cache, module)?] {
+    let functions = [
+        wrap_pyfunction!(cache, module)?,
+        wrap_pyfunction!(lru_cache, module)?,
+        wrap_pyfunction!(shared_regions, module)?,
+    ];
+    for function in functions {
         function.setattr("__module__", "warp_cache")?;
         module.add_function(function)?;
     }
@@ -199,38 +233,35 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 fn finish<'py>(
     py: Python<'py>,
-    options: Options,
-    flavour: Flavour,
+    settings: Settings,
     function: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    if options.backend == Backend::Shared {
-        return Err(PyNotImplementedError::new_err(
-            "backend=\"shared\" is not implemented yet; use backend=\"memory\"",
-        ));
+    if settings.options.backend == Backend::Shared {
+        settings.options.check_shared()?;
     }
     match function {
-        Some(function) => decorate(&function, options, flavour),
-        None => Ok(Bound::new(py, CacheDecorator { options, flavour })?.into_any()),
+        Some(function) => decorate(&function, settings),
+        None => Ok(Bound::new(py, CacheDecorator(settings))?.into_any()),
     }
 }
 
-fn decorate<'py>(function: &Bound<'py, PyAny>, options: Options, flavour: Flavour) -> PyResult<Bound<'py, PyAny>> {
+fn decorate<'py>(function: &Bound<'py, PyAny>, settings: Settings) -> PyResult<Bound<'py, PyAny>> {
     if !function.is_callable() {
         return Err(not_callable(function));
     }
     match Calls::of(function)? {
-        Calls::Coroutine(runs) => CachedFunction::of_coroutine_function(function, runs, options, flavour),
-        Calls::Generator if flavour == Flavour::Cache => Err(PyTypeError::new_err(format!(
+        Calls::Coroutine(runs) => CachedFunction::of_coroutine_function(function, runs, settings),
+        Calls::Generator if settings.flavour == Flavour::Cache => Err(PyTypeError::new_err(format!(
             "a generator function cannot be cached: its first caller would exhaust the generator for all others; cache a \
              function that returns a list or a tuple of the items instead, got {}",
             shown(function)
         ))),
-        _ if options.single_flight == Some(true) => Err(PyNotImplementedError::new_err(format!(
+        _ if settings.options.single_flight == Some(true) => Err(PyNotImplementedError::new_err(format!(
             "single_flight=True is implemented for coroutine functions only as yet; use single_flight=False or leave it out \
              for {}",
             shown(function)
         ))),
-        _ => CachedFunction::of_function(function, options, flavour),
+        _ => CachedFunction::of_function(function, settings),
     }
 }
 
@@ -369,6 +400,30 @@ fn boolean(value: &Bound<'_, PyAny>, argument: &str, accepted: &str) -> PyResult
 
 fn flight(value: &Bound<'_, PyAny>) -> PyResult<Option<bool>> {
     if value.is_none() { Ok(None) } else { boolean(value, "single_flight", "True, False or None").map(Some) }
+}
+
+fn region_name(value: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
+    if value.is_none() {
+        return Ok(None);
+    }
+    let name = value.cast::<PyString>().map_err(|_| wrong_type("name", "a str or None", value))?;
+    match name.to_str() {
+        Ok(name) if !name.is_empty() => Ok(Some(name.to_owned())),
+        _ => Err(OptionsError::Name { got: shown(value) }.into()),
+    }
+}
+
+fn region_version(value: &Bound<'_, PyAny>) -> PyResult<Option<Version>> {
+    if value.is_none() {
+        return Ok(None);
+    }
+    if let Ok(text) = value.cast::<PyString>() {
+        let text = text.to_str().map_err(|_| OptionsError::Version { got: shown(value) })?;
+        return Ok(Some(Version::Text(text.to_owned())));
+    }
+    let number = whole(value, "version", "a str, an int or None")?;
+    let number = number.ok_or_else(|| OptionsError::Version { got: shown(value) })?;
+    Ok(Some(Version::Number(number)))
 }
 
 fn time_to_live(value: &Bound<'_, PyAny>) -> PyResult<Option<Ttl>> {

@@ -2,8 +2,15 @@
 
 use crate::options::OptionsError;
 use pyo3::PyErr;
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyRuntimeWarning, PyValueError};
 use pyo3::prelude::*;
+
+pyo3::create_exception!(
+    warp_cache,
+    SharedCacheWarning,
+    PyRuntimeWarning,
+    "The values of a shared cache are not shared, or fewer are kept than asked for.\n\nGiven once for a function, which works all the same."
+);
 
 impl From<OptionsError> for PyErr {
     fn from(error: OptionsError) -> Self {

@@ -1,12 +1,14 @@
 //! Every call of Python's C API that pyo3 has no safe form for, each behind a function that is safe to call.
 //!
-//! Three things need it: the vectorcall protocol, by which a call reaches us as an array of borrowed references with no
-//! tuple and no dict made; hashing and comparing the commonest types inline; and dropping references on a path where
-//! pyo3 does not know that the thread is attached.
+//! Four things need it: the vectorcall protocol, by which a call reaches us as an array of borrowed references with no
+//! tuple and no dict made; hashing and comparing the commonest types inline; reading and making objects of these types for
+//! other processes; and dropping references on a path where pyo3 does not know that the thread is attached.
 
 #![allow(unsafe_code)]
 
 use crate::backend::memory::Match;
+#[cfg(unix)]
+use crate::sync::FREE_THREADED;
 use pyo3::exceptions::{PyBaseException, PyDeprecationWarning, PyImportError, PyTypeError};
 use pyo3::ffi;
 use pyo3::panic::PanicException;
@@ -438,6 +440,54 @@ mod python {
         unsafe { transmute::<C, Unwind>(ffi::PyIter_Send)(iterator, value, result) }
     }
 
+    /// An object's attribute, or null with an exception.
+    ///
+    /// # Safety
+    /// The thread is attached, and both objects are alive.
+    #[cfg(unix)]
+    pub(super) unsafe fn attribute(object: *mut ffi::PyObject, name: *mut ffi::PyObject) -> *mut ffi::PyObject {
+        type C = unsafe extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject) -> *mut ffi::PyObject;
+        type Unwind = unsafe extern "C-unwind" fn(*mut ffi::PyObject, *mut ffi::PyObject) -> *mut ffi::PyObject;
+        // SAFETY: as the caller says; the ABIs differ only in what may unwind.
+        unsafe { transmute::<C, Unwind>(ffi::PyObject_GetAttr)(object, name) }
+    }
+
+    /// `tuple(iterable)`, or null with an exception.
+    ///
+    /// # Safety
+    /// The thread is attached, and the object is alive.
+    #[cfg(unix)]
+    pub(super) unsafe fn to_tuple(iterable: *mut ffi::PyObject) -> *mut ffi::PyObject {
+        type C = unsafe extern "C" fn(*mut ffi::PyObject) -> *mut ffi::PyObject;
+        type Unwind = unsafe extern "C-unwind" fn(*mut ffi::PyObject) -> *mut ffi::PyObject;
+        // SAFETY: as the caller says; the ABIs differ only in what may unwind.
+        unsafe { transmute::<C, Unwind>(ffi::PySequence_Tuple)(iterable) }
+    }
+
+    /// Drops the exception that is set.
+    ///
+    /// # Safety
+    /// The thread is attached.
+    #[cfg(unix)]
+    pub(super) unsafe fn clear_error() {
+        type C = unsafe extern "C" fn();
+        type Unwind = unsafe extern "C-unwind" fn();
+        // SAFETY: as the caller says; the ABIs differ only in what may unwind.
+        unsafe { transmute::<C, Unwind>(ffi::PyErr_Clear)() }
+    }
+
+    /// Attaches the thread again, which is where an interpreter that exits ends it.
+    ///
+    /// # Safety
+    /// The thread is not attached, and the state is its own.
+    #[cfg(unix)]
+    pub(super) unsafe fn restore(state: *mut ffi::PyThreadState) {
+        type C = unsafe extern "C" fn(*mut ffi::PyThreadState);
+        type Unwind = unsafe extern "C-unwind" fn(*mut ffi::PyThreadState);
+        // SAFETY: as the caller says; the ABIs differ only in what may unwind.
+        unsafe { transmute::<C, Unwind>(ffi::PyEval_RestoreThread)(state) }
+    }
+
     /// Gives up a reference.
     ///
     /// # Safety
@@ -507,12 +557,14 @@ pub(super) unsafe fn make_type<'py>(
     slots: &mut [ffi::PyType_Slot],
     base: Option<&Bound<'py, PyType>>,
 ) -> PyResult<Bound<'py, PyType>> {
-    let too_large = |_| PyImportError::new_err("the description of a type does not fit");
+    let too_large = || PyImportError::new_err("the description of a type does not fit");
     let mut spec = ffi::PyType_Spec {
         name: name.as_ptr(),
-        basicsize: size.try_into().map_err(too_large)?,
+        basicsize: size.try_into().map_err(|_| too_large())?,
         itemsize: 0,
-        flags: flags.try_into().map_err(too_large)?,
+        // A C long is as wide as an int on some systems.
+        #[allow(clippy::useless_conversion)]
+        flags: flags.try_into().map_err(|_| too_large())?,
         slots: slots.as_mut_ptr(),
     };
     let bases = base.map(|base| PyTuple::new(py, [base])).transpose()?;
@@ -551,6 +603,13 @@ mod int_tag {
     #[inline]
     pub(super) fn shape(tag: isize) -> isize {
         if cfg!(Py_3_12) { tag & !4 } else { tag }
+    }
+
+    /// Whether an int of several digits is less than 0.
+    #[cfg(unix)]
+    #[inline]
+    pub(super) fn is_negative(tag: isize) -> bool {
+        if cfg!(Py_3_12) { tag & 3 == 2 } else { tag < 0 }
     }
 
     /// The number of digits.
@@ -782,6 +841,17 @@ unsafe fn bytes<'a>(object: *mut ffi::PyObject) -> &'a [u8] {
     }
 }
 
+/// Runs `body`, which must not call Python, while other threads may run Python.
+#[cfg(unix)]
+pub(crate) fn detached<R: Send>(_: Python<'_>, body: impl FnOnce() -> R) -> R {
+    // SAFETY: the thread is attached, and is again before anything else here can touch Python.
+    let state = unsafe { ffi::PyEval_SaveThread() };
+    let result = catch_unwind(AssertUnwindSafe(body));
+    // SAFETY: the state is that of this thread, which is not attached.
+    unsafe { python::restore(state) };
+    result.unwrap_or_else(|payload| std::panic::resume_unwind(payload))
+}
+
 /// Runs `make`, which makes a pyclass instance, with no garbage collection in the middle.
 ///
 /// CPython 3.11 gives a new object its dict when the collector knows the object already and pyo3 has not filled it in yet;
@@ -814,6 +884,8 @@ pub(crate) fn check_layouts(py: Python<'_>) -> PyResult<()> {
         // SAFETY: the object is an int.
         let is_compact = unsafe { compact(int.as_ptr()) }.is_some();
         let is_read = value == int.bind(py).hash()? && is_compact == (digits == 1);
+        #[cfg(unix)]
+        let is_read = is_read && matches!(view(Arg::new(&int)), Some(View::Int(value)) if value == number);
         // SAFETY: both objects are ints.
         if !is_read || !unsafe { are_equal_ints(int.as_ptr(), twin.as_ptr()) } {
             return Err(PyImportError::new_err(format!("warp_cache was built for another layout of ints ({number})")));
@@ -964,4 +1036,413 @@ pub(crate) fn are_equal_names(one: Arg<'_>, other: Arg<'_>) -> bool {
             _ => false,
         }
     }
+}
+
+/// What an object of one of the types that have bytes of their own is made of.
+#[cfg(unix)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum View<'a> {
+    None,
+    Bool(bool),
+    Int(i64),
+    BigInt(Digits<'a>),
+    Float(f64),
+    Complex(f64, f64),
+    Text(Text<'a>),
+    Bytes(&'a [u8]),
+    Tuple(&'a [Arg<'a>]),
+    /// A list, which may change at any time.
+    List,
+}
+
+/// The digits of an int, of 30 bits each, the least first.
+#[cfg(unix)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Digits<'a> {
+    pub(crate) is_negative: bool,
+    pub(crate) digits: &'a [u32],
+}
+
+/// The characters of a str, each as wide as the widest needs.
+#[cfg(unix)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Text<'a> {
+    /// None of them is beyond ASCII.
+    Ascii(&'a [u8]),
+    One(&'a [u8]),
+    Two(&'a [u16]),
+    Four(&'a [u32]),
+}
+
+/// What an object is made of, if it is of exactly one of the types that have bytes of their own. Runs no foreign code.
+#[cfg(unix)]
+#[inline]
+pub(crate) fn view(object: Arg<'_>) -> Option<View<'_>> {
+    let pointer = object.as_ptr();
+    // SAFETY: the object is alive for the argument's lifetime, and its type is looked at before its layout is relied on.
+    unsafe {
+        let kind = ffi::Py_TYPE(pointer);
+        if kind == &raw mut ffi::PyLong_Type {
+            Some(view_int(pointer))
+        } else if kind == &raw mut ffi::PyUnicode_Type {
+            view_text(pointer).map(View::Text)
+        } else if kind == &raw mut ffi::PyFloat_Type {
+            Some(View::Float(ffi::PyFloat_AS_DOUBLE(pointer)))
+        } else if pointer == ffi::Py_None() {
+            Some(View::None)
+        } else if kind == &raw mut ffi::PyBool_Type {
+            Some(View::Bool(pointer == ffi::Py_True()))
+        } else if kind == &raw mut ffi::PyTuple_Type {
+            Some(View::Tuple(items(object)))
+        } else if kind == &raw mut ffi::PyBytes_Type {
+            Some(View::Bytes(bytes(pointer)))
+        } else if kind == &raw mut ffi::PyList_Type {
+            Some(View::List)
+        } else if kind == &raw mut ffi::PyComplex_Type {
+            Some(view_complex(pointer))
+        } else {
+            None
+        }
+    }
+}
+
+/// The same for an object of a derived class that leaves comparing and hashing to such a type: what equals the object is what
+/// equals its base.
+#[cfg(unix)]
+#[cold]
+pub(crate) fn view_of_base(object: Arg<'_>) -> Option<View<'_>> {
+    let pointer = object.as_ptr();
+    // SAFETY: the object is alive for the argument's lifetime. Whose class is derived from a type has that type's layout.
+    unsafe {
+        let kind = ffi::Py_TYPE(pointer);
+        let is_a = |flag| ffi::PyType_FastSubclass(kind, flag) != 0;
+        let follows = |base: *mut ffi::PyTypeObject| follows(kind, base);
+        if is_a(ffi::Py_TPFLAGS_LONG_SUBCLASS) {
+            follows(&raw mut ffi::PyLong_Type).then(|| view_int(pointer))
+        } else if is_a(ffi::Py_TPFLAGS_UNICODE_SUBCLASS) {
+            follows(&raw mut ffi::PyUnicode_Type).then(|| view_text(pointer).map(View::Text)).flatten()
+        } else if is_a(ffi::Py_TPFLAGS_TUPLE_SUBCLASS) {
+            follows(&raw mut ffi::PyTuple_Type).then(|| View::Tuple(items(object)))
+        } else if is_a(ffi::Py_TPFLAGS_BYTES_SUBCLASS) {
+            follows(&raw mut ffi::PyBytes_Type).then(|| View::Bytes(bytes(pointer)))
+        } else if ffi::PyFloat_Check(pointer) != 0 {
+            follows(&raw mut ffi::PyFloat_Type).then(|| View::Float(ffi::PyFloat_AS_DOUBLE(pointer)))
+        } else if ffi::PyComplex_Check(pointer) != 0 {
+            follows(&raw mut ffi::PyComplex_Type).then(|| view_complex(pointer))
+        } else {
+            None
+        }
+    }
+}
+
+/// Whether an object is a frozenset, and its class leaves comparing and hashing to that type.
+#[cfg(unix)]
+pub(crate) fn is_as_frozenset(object: Arg<'_>) -> bool {
+    // SAFETY: the object is alive.
+    unsafe {
+        ffi::PyFrozenSet_Check(object.as_ptr()) != 0
+            && follows(ffi::Py_TYPE(object.as_ptr()), &raw mut ffi::PyFrozenSet_Type)
+    }
+}
+
+/// Whether the class leaves comparing and hashing to this type.
+///
+/// # Safety
+/// Both are alive.
+#[cfg(unix)]
+unsafe fn follows(kind: *mut ffi::PyTypeObject, base: *mut ffi::PyTypeObject) -> bool {
+    // SAFETY: the caller says that the types are alive.
+    unsafe {
+        (*kind).tp_richcompare.map(|slot| slot as usize) == (*base).tp_richcompare.map(|slot| slot as usize)
+            && (*kind).tp_hash.map(|slot| slot as usize) == (*base).tp_hash.map(|slot| slot as usize)
+    }
+}
+
+/// # Safety
+/// `object` is an int, and outlives the view.
+#[cfg(unix)]
+#[inline]
+unsafe fn view_int<'a>(object: *mut ffi::PyObject) -> View<'a> {
+    // SAFETY: the caller says that it is an int, whose digits follow one another, as many as the tag says, and never change.
+    unsafe {
+        if let Some(int) = compact(object) {
+            return View::Int(int as i64);
+        }
+        let int = object.cast::<Int>();
+        let digits = std::slice::from_raw_parts(&raw const (*int).digit, int_tag::digits((*int).tag));
+        let digits = Digits { is_negative: int_tag::is_negative((*int).tag), digits };
+        digits.to_i64().map_or(View::BigInt(digits), View::Int)
+    }
+}
+
+#[cfg(unix)]
+impl Digits<'_> {
+    fn to_i64(self) -> Option<i64> {
+        if self.digits.len() > 3 {
+            return None;
+        }
+        let size = self.digits.iter().rev().fold(0, |size: i128, &digit| size << 30 | i128::from(digit));
+        i64::try_from(if self.is_negative { -size } else { size }).ok()
+    }
+}
+
+/// The text of a str; nothing if it is none yet, and there is no memory to make it one.
+///
+/// # Safety
+/// `object` is a str, perhaps of a derived class, and outlives the text.
+#[cfg(unix)]
+#[inline]
+#[allow(deprecated, reason = "strs that are not ready exist up to 3.11")]
+unsafe fn view_text<'a>(object: *mut ffi::PyObject) -> Option<Text<'a>> {
+    // SAFETY: the caller says that it is a str. Once it is ready, there are as many characters of that width, which never
+    // change, and are aligned to it.
+    unsafe {
+        if ffi::PyUnicode_READY(object) != 0 {
+            ffi::PyErr_Clear();
+            return None;
+        }
+        let length = ffi::PyUnicode_GET_LENGTH(object).unsigned_abs();
+        let data = ffi::PyUnicode_DATA(object);
+        Some(match ffi::PyUnicode_KIND(object) {
+            ffi::PyUnicode_1BYTE_KIND => {
+                let bytes = std::slice::from_raw_parts(data.cast(), length);
+                if is_ascii(object, bytes) { Text::Ascii(bytes) } else { Text::One(bytes) }
+            }
+            ffi::PyUnicode_2BYTE_KIND => Text::Two(std::slice::from_raw_parts(data.cast(), length)),
+            _ => Text::Four(std::slice::from_raw_parts(data.cast(), length)),
+        })
+    }
+}
+
+/// Whether these bytes, the text of `object`, are all ASCII.
+///
+/// # Safety
+/// `object` is a str that is ready.
+#[cfg(unix)]
+#[inline]
+unsafe fn is_ascii(object: *mut ffi::PyObject, bytes: &[u8]) -> bool {
+    // SAFETY: the caller says that it is a str.
+    #[cfg(not(Py_3_14))]
+    unsafe {
+        let _ = bytes;
+        ffi::PyUnicode_IS_ASCII(object) != 0
+    }
+    #[cfg(Py_3_14)]
+    {
+        let _ = object;
+        bytes.is_ascii()
+    }
+}
+
+/// # Safety
+/// `object` is a complex.
+#[cfg(unix)]
+unsafe fn view_complex<'a>(object: *mut ffi::PyObject) -> View<'a> {
+    // SAFETY: the caller says that it is a complex.
+    unsafe { View::Complex(ffi::PyComplex_RealAsDouble(object), ffi::PyComplex_ImagAsDouble(object)) }
+}
+
+/// The text of a str, perhaps of a derived class.
+#[cfg(unix)]
+#[inline]
+pub(crate) fn text(object: Arg<'_>) -> Option<Text<'_>> {
+    // SAFETY: the object is alive for the argument's lifetime, and is seen to be a str.
+    unsafe { if ffi::PyUnicode_Check(object.as_ptr()) == 0 { None } else { view_text(object.as_ptr()) } }
+}
+
+/// The length of a list, and its items if all of them are floats, and at most so many. `None` if it is not a list.
+#[cfg(unix)]
+pub(crate) fn list_of_floats(list: Arg<'_>, most: usize) -> Option<(usize, Option<Vec<f64>>)> {
+    // SAFETY: the thread is attached, and the object is seen to be a list. With the GIL nobody changes it meanwhile, since
+    // nothing here runs Python; without, a tuple of its items is read in its place, which is made of them all at once.
+    unsafe {
+        if ffi::PyList_Check(list.as_ptr()) == 0 {
+            return None;
+        }
+        let length = ffi::PyList_Size(list.as_ptr()).unsigned_abs();
+        if length == 0 || length > most {
+            return Some((length, None));
+        }
+        if FREE_THREADED {
+            let Ok(items) = owned(ffi::PyList_AsTuple(list.as_ptr())) else {
+                ffi::PyErr_Clear();
+                return Some((length, None));
+            };
+            let items = self::items(Arg::new(&items));
+            return Some((items.len(), to_floats(items.iter().map(|item| item.as_ptr()), items.len())));
+        }
+        let items = (0..length.cast_signed()).map(|index| ffi::PyList_GET_ITEM(list.as_ptr(), index));
+        Some((length, to_floats(items, length)))
+    }
+}
+
+/// # Safety
+/// The objects are alive.
+#[cfg(unix)]
+unsafe fn to_floats(objects: impl Iterator<Item = *mut ffi::PyObject>, count: usize) -> Option<Vec<f64>> {
+    let mut floats = Vec::new();
+    for object in objects {
+        // SAFETY: the caller says that the object is alive, and it is seen to be a float.
+        let float = unsafe {
+            if ffi::Py_TYPE(object) != &raw mut ffi::PyFloat_Type {
+                return None;
+            }
+            ffi::PyFloat_AS_DOUBLE(object)
+        };
+        if floats.is_empty() {
+            floats.try_reserve_exact(count).ok()?;
+        }
+        floats.push(float);
+    }
+    (!floats.is_empty()).then_some(floats)
+}
+
+/// An int.
+#[cfg(unix)]
+#[inline]
+pub(crate) fn new_int(_: Python<'_>, value: i64) -> Result<Object, Raised> {
+    // SAFETY: the thread is attached.
+    owned(unsafe { ffi::PyLong_FromLongLong(value) })
+}
+
+/// An int from a number to the base of 16, as `int(text, 16)` takes it.
+#[cfg(unix)]
+pub(crate) fn new_int_of_hex(_: Python<'_>, text: &CStr) -> Result<Object, Raised> {
+    // SAFETY: the thread is attached, and the text ends with a zero.
+    owned(unsafe { ffi::PyLong_FromString(text.as_ptr(), std::ptr::null_mut(), 16) })
+}
+
+/// A float.
+#[cfg(unix)]
+#[inline]
+pub(crate) fn new_float(_: Python<'_>, value: f64) -> Result<Object, Raised> {
+    // SAFETY: the thread is attached.
+    owned(unsafe { ffi::PyFloat_FromDouble(value) })
+}
+
+/// A str of ASCII characters, more than one.
+#[cfg(unix)]
+#[inline]
+pub(crate) fn new_ascii(_: Python<'_>, text: &[u8]) -> Result<Object, Raised> {
+    debug_assert!(text.is_ascii() && text.len() > 1);
+    // SAFETY: the thread is attached. A new str of more than one character is nobody else's, so that it may be written; it is
+    // said to have no character beyond ASCII, and then is laid out as one that has none, with as many bytes as asked for.
+    unsafe {
+        let made = owned(ffi::PyUnicode_New(text.len().cast_signed(), 0x7f))?;
+        std::ptr::copy_nonoverlapping(text.as_ptr(), ffi::PyUnicode_DATA(made.as_ptr()).cast::<u8>(), text.len());
+        Ok(made)
+    }
+}
+
+/// A str.
+#[cfg(unix)]
+#[inline]
+pub(crate) fn new_text(_: Python<'_>, text: &str) -> Result<Object, Raised> {
+    // SAFETY: the thread is attached, and the text is as long as said, which is no more than an `isize` holds.
+    owned(unsafe { ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len().cast_signed()) })
+}
+
+/// A str of these characters, among which there may be lone surrogates.
+#[cfg(unix)]
+pub(crate) fn new_text_of(_: Python<'_>, points: &[u32]) -> Result<Object, Raised> {
+    let kind = ffi::PyUnicode_4BYTE_KIND.cast_signed();
+    // SAFETY: the thread is attached, and there are so many characters. One that there is not makes an exception.
+    owned(unsafe { ffi::PyUnicode_FromKindAndData(kind, points.as_ptr().cast(), points.len().cast_signed()) })
+}
+
+/// A bytes object.
+#[cfg(unix)]
+pub(crate) fn new_bytes(_: Python<'_>, bytes: &[u8]) -> Result<Object, Raised> {
+    // SAFETY: the thread is attached, and the bytes are as many as said.
+    owned(unsafe { ffi::PyBytes_FromStringAndSize(bytes.as_ptr().cast(), bytes.len().cast_signed()) })
+}
+
+/// A tuple of so many items, or nothing if one of them is nothing. `next` runs no foreign code.
+#[cfg(unix)]
+pub(crate) fn new_tuple(
+    _: Python<'_>,
+    count: usize,
+    mut next: impl FnMut() -> Option<Object>,
+) -> Result<Option<Object>, Raised> {
+    // SAFETY: the thread is attached. Nobody else has the tuple until it is full, and each place is filled once; one that is
+    // given up may have empty places.
+    unsafe {
+        let tuple = owned(ffi::PyTuple_New(count.cast_signed()))?;
+        for index in 0..count {
+            let Some(item) = next() else { return Ok(None) };
+            ffi::PyTuple_SET_ITEM(tuple.as_ptr(), index.cast_signed(), item.into_ptr());
+        }
+        Ok(Some(tuple))
+    }
+}
+
+/// A list of floats.
+#[cfg(unix)]
+pub(crate) fn new_list_of_floats(_: Python<'_>, floats: impl ExactSizeIterator<Item = f64>) -> Result<Object, Raised> {
+    // SAFETY: the thread is attached. Nobody else has the list until it is full, and each place is filled once; one that is
+    // given up may have empty places.
+    unsafe {
+        let count = floats.len();
+        let list = owned(ffi::PyList_New(count.cast_signed()))?;
+        for (index, float) in floats.take(count).enumerate() {
+            let item = owned(ffi::PyFloat_FromDouble(float))?;
+            ffi::PyList_SET_ITEM(list.as_ptr(), index.cast_signed(), item.into_ptr());
+        }
+        Ok(list)
+    }
+}
+
+/// An object's attribute.
+#[cfg(unix)]
+pub(crate) fn attribute(_: Python<'_>, object: Arg<'_>, name: &Py<PyString>) -> Result<Object, Raised> {
+    // SAFETY: the thread is attached, and both objects are alive.
+    owned(unsafe { python::attribute(object.as_ptr(), name.as_ptr()) })
+}
+
+/// `tuple(iterable)`: of a list all its items at one time.
+#[cfg(unix)]
+pub(crate) fn to_tuple(_: Python<'_>, iterable: Arg<'_>) -> Result<Object, Raised> {
+    // SAFETY: the thread is attached, and the object is alive.
+    owned(unsafe {
+        if ffi::PyList_CheckExact(iterable.as_ptr()) != 0 {
+            ffi::PyList_AsTuple(iterable.as_ptr())
+        } else {
+            python::to_tuple(iterable.as_ptr())
+        }
+    })
+}
+
+/// The pairs of a dict, as a tuple of tuples. An error if it is none.
+#[cfg(unix)]
+pub(crate) fn pairs(py: Python<'_>, dict: Arg<'_>) -> Result<Object, Raised> {
+    // SAFETY: the thread is attached, the object is alive, and what is no dict is refused.
+    let items = owned(unsafe { ffi::PyDict_Items(dict.as_ptr()) })?;
+    to_tuple(py, Arg::new(&items))
+}
+
+/// The class of an object.
+#[cfg(unix)]
+pub(crate) fn class_of(py: Python<'_>, object: Arg<'_>) -> Object {
+    Object::from(object.bind(py).get_type().into_any())
+}
+
+/// Whether the object is of exactly this type.
+#[cfg(unix)]
+pub(crate) fn is_exactly<T: PyTypeInfo>(object: Arg<'_>) -> bool {
+    // SAFETY: the object is alive, and arguments are used on attached threads.
+    unsafe { ffi::Py_TYPE(object.as_ptr()) == T::type_object_raw(Python::assume_attached()) }
+}
+
+/// Drops the exception if it is an `Exception`, and hands on one that is meant to end more than what raised it.
+#[cfg(unix)]
+#[cold]
+pub(crate) fn forgive(_: Python<'_>, raised: Raised) -> Result<(), Raised> {
+    // SAFETY: the thread is attached, and an exception is set, as the argument says.
+    unsafe {
+        if ffi::PyErr_ExceptionMatches(ffi::PyExc_Exception) == 0 {
+            return Err(raised);
+        }
+        python::clear_error();
+    }
+    Ok(())
 }

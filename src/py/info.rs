@@ -9,10 +9,15 @@ use pyo3::types::{IntoPyDict, PyDict, PyList};
 
 static CACHE_INFO: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static SHARED_CACHE_INFO: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static SHARED_STATS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static SHARED_REGION: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static STRATEGY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static BACKEND: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 const MODULE: &str = "warp_cache";
+
+/// What both kinds of statistics begin with.
+const COUNTS: [&str; 4] = ["hits", "misses", "max_size", "current_size"];
 
 /// `CacheInfo`: what `cache_info()` of a cache in memory returns.
 pub(crate) fn cache_info_type(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
@@ -20,7 +25,7 @@ pub(crate) fn cache_info_type(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
         py,
         &CACHE_INFO,
         "CacheInfo",
-        &[],
+        &COUNTS,
         "Statistics of a cache: hits, misses, max_size, current_size.\n\nA named tuple; maxsize and currsize are other names \
          of the last two.",
     )
@@ -32,9 +37,32 @@ pub(crate) fn shared_cache_info_type(py: Python<'_>) -> PyResult<&Bound<'_, PyAn
         py,
         &SHARED_CACHE_INFO,
         "SharedCacheInfo",
-        &["oversize_skips"],
+        &["hits", "misses", "max_size", "current_size", "oversize_skips"],
         "Statistics of a shared cache: hits, misses, max_size, current_size, oversize_skips.\n\nA named tuple; maxsize \
          and currsize are other names of max_size and current_size.",
+    )
+}
+
+/// `SharedStats`: what `shared_stats()` returns.
+pub(crate) fn shared_stats_type(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    named_tuple(
+        py,
+        &SHARED_STATS,
+        "SharedStats",
+        &["path", "bytes", "steals", "repairs", "give_ups", "checksum_failures"],
+        "The state of a shared cache: path, bytes, steals, repairs, give_ups, checksum_failures.\n\nA named tuple; path is \
+         None where the values are not in a file.",
+    )
+}
+
+/// `SharedRegion`: what `shared_regions()` returns a list of.
+pub(crate) fn shared_region_type(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    named_tuple(
+        py,
+        &SHARED_REGION,
+        "SharedRegion",
+        &["name", "path", "bytes", "entries", "max_size", "hits", "misses", "processes"],
+        "A shared cache on this machine: name, path, bytes, entries, max_size, hits, misses, processes.\n\nA named tuple.",
     )
 }
 
@@ -68,6 +96,18 @@ pub(crate) fn cache_info(
     cache_info_type(py)?.call1((stats.hits, stats.misses, max_size, current_size))
 }
 
+/// A new `SharedCacheInfo`.
+#[cfg(unix)]
+pub(crate) fn shared_cache_info(
+    py: Python<'_>,
+    stats: Stats,
+    max_size: Option<usize>,
+    current_size: usize,
+    oversize_skips: u64,
+) -> PyResult<Bound<'_, PyAny>> {
+    shared_cache_info_type(py)?.call1((stats.hits, stats.misses, max_size, current_size, oversize_skips))
+}
+
 /// The member of a `Choice`'s enum that has this number.
 pub(crate) fn member<'py>(kind: &Bound<'py, PyAny>, number: usize) -> PyResult<Bound<'py, PyAny>> {
     kind.call1((number,))
@@ -77,15 +117,18 @@ fn named_tuple<'py>(
     py: Python<'py>,
     cell: &'static PyOnceLock<Py<PyAny>>,
     name: &str,
-    more: &[&str],
+    fields: &[&str],
     doc: &str,
 ) -> PyResult<&'py Bound<'py, PyAny>> {
     cell.get_or_try_init(py, || {
-        let fields = PyList::new(py, ["hits", "misses", "max_size", "current_size"].iter().chain(more))?;
+        let is_info = fields.starts_with(&COUNTS);
+        let fields = PyList::new(py, fields)?;
         let options = [("module", MODULE)].into_py_dict(py)?;
         let kind = py.import("collections")?.getattr("namedtuple")?.call((name, fields), Some(&options))?;
-        for (alias, field) in [("maxsize", "max_size"), ("currsize", "current_size")] {
-            kind.setattr(alias, kind.getattr(field)?)?;
+        if is_info {
+            for (alias, field) in [("maxsize", "max_size"), ("currsize", "current_size")] {
+                kind.setattr(alias, kind.getattr(field)?)?;
+            }
         }
         kind.setattr("__doc__", doc)?;
         Ok(kind.unbind())

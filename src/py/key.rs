@@ -150,6 +150,21 @@ impl Query<Key> for Stored<'_> {
 pub(crate) trait CallKey: Query<Key, Error = Raised> {
     /// The key to store.
     fn to_key(&self, py: Python<'_>) -> Result<Key, Raised>;
+
+    /// What it is made of.
+    fn parts(&self, rules: KeyRules) -> Parts<'_, '_>;
+}
+
+/// What a key is made of, to be turned into bytes.
+#[cfg_attr(not(unix), allow(dead_code, reason = "there is nowhere to put them"))]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parts<'s, 'a> {
+    /// All values.
+    pub(crate) values: &'s [Arg<'a>],
+    /// The names of the last ones.
+    pub(crate) names: Option<Arg<'a>>,
+    /// A lone value that equals no int or str without a name, though `==` says so.
+    pub(crate) is_apart: bool,
 }
 
 /// How a cache makes keys.
@@ -193,6 +208,12 @@ impl<'a> Lone<'a> {
 impl CallKey for Lone<'_> {
     fn to_key(&self, py: Python<'_>) -> Result<Key, Raised> {
         Ok(Key { object: Object::from(self.value.clone_ref(py)), names: None, shape: self.shape })
+    }
+
+    #[inline(always)]
+    fn parts(&self, rules: KeyRules) -> Parts<'_, '_> {
+        let is_apart = rules.lone_exact && !self.shape.fits(Shape::LONE_EXACT);
+        Parts { values: std::slice::from_ref(&self.value), names: None, is_apart }
     }
 }
 
@@ -260,6 +281,11 @@ impl<'a> Pair<'a> {
 impl CallKey for Pair<'_> {
     fn to_key(&self, py: Python<'_>) -> Result<Key, Raised> {
         self.as_several().to_key(py)
+    }
+
+    #[inline(always)]
+    fn parts(&self, _: KeyRules) -> Parts<'_, '_> {
+        Parts { values: self.values, names: None, is_apart: false }
     }
 }
 
@@ -343,6 +369,11 @@ impl CallKey for Several<'_> {
         let values = PyTuple::new(py, self.values.iter().map(|value| value.bind(py)))?;
         let names = self.names.map(|names| Object::from(names.clone_ref(py)));
         Ok(Key { object: Object::from(values.into_any().unbind()), names, shape: self.shape })
+    }
+
+    #[inline(always)]
+    fn parts(&self, _: KeyRules) -> Parts<'_, '_> {
+        Parts { values: self.values, names: self.names, is_apart: false }
     }
 }
 

@@ -8,13 +8,24 @@ pub(crate) mod cached_coroutine;
 pub(crate) mod cached_function;
 pub(crate) mod clock;
 pub(crate) mod decorator;
+#[cfg(unix)]
+pub(crate) mod encoding;
 pub(crate) mod error;
 pub(crate) mod event_loop;
 pub(crate) mod ffi;
+#[cfg(unix)]
+pub(crate) mod identity;
 pub(crate) mod info;
 pub(crate) mod key;
 pub(crate) mod parameters;
 pub(crate) mod pending_call;
+#[cfg(unix)]
+pub(crate) mod shared;
+#[cfg(not(unix))]
+#[path = "shared_absent.rs"]
+pub(crate) mod shared;
+#[cfg(unix)]
+pub(crate) mod shared_calls;
 pub(crate) mod spare;
 
 use pyo3::prelude::*;
@@ -29,8 +40,13 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("Backend", info::backend_type(py)?)?;
     module.add("CacheInfo", info::cache_info_type(py)?)?;
     module.add("SharedCacheInfo", info::shared_cache_info_type(py)?)?;
+    module.add("SharedStats", info::shared_stats_type(py)?)?;
+    module.add("SharedRegion", info::shared_region_type(py)?)?;
+    module.add("SharedCacheWarning", py.get_type::<error::SharedCacheWarning>())?;
     module.add("CachedFunction", cached_function::cached_function_type(py)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     // For tests, and so not among the names that the package exports.
+    #[cfg(unix)]
+    module.setattr("_codec", encoding::codec_for_tests(py)?)?;
     module.setattr("_ManualClock", py.get_type::<clock::PyManualClock>())
 }

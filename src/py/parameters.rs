@@ -19,6 +19,11 @@ struct Default {
     hash: isize,
 }
 
+/// Stands in a key for a default that cannot be hashed. It equals itself alone.
+#[pyclass(frozen, name = "_Unhashable", module = "warp_cache")]
+#[derive(Debug)]
+pub(crate) struct Unhashable;
+
 /// The parameters of a Python function that takes no `**kwargs`.
 #[derive(Debug)]
 pub(crate) struct Parameters {
@@ -192,7 +197,7 @@ impl Default {
         if let Ok(hash) = value.hash() {
             return Ok(Self { value: value.clone().unbind().into(), hash });
         }
-        let stand_in = value.py().get_type::<PyAny>().call0()?;
+        let stand_in = Bound::new(value.py(), Unhashable)?.into_any();
         let hash = stand_in.hash()?;
         Ok(Self { value: stand_in.unbind().into(), hash })
     }

@@ -19,7 +19,7 @@ use super::cached_function::CachedFunction;
 use super::event_loop::{EventLoop, Here};
 use super::ffi::{self, Arg, Object, Raised, Sent};
 use super::key::{Key, Stored};
-use crate::backend::memory::{Lookup, Tally};
+use crate::backend::memory::Lookup;
 use crate::flight::{Missed, Ticket, Turn};
 use crate::sync::Exclusive;
 use pyo3::PyTraverseError;
@@ -85,6 +85,8 @@ pub(crate) struct PendingCall {
     arguments: Arguments,
     key: Key,
     hash: u64,
+    /// What the key is in a shared cache. Empty elsewhere, and where it can't be turned into bytes.
+    bytes: Box<[u8]>,
     is_executing: AtomicBool,
     /// `None` when the call is over. Changed only by the thread that executes it, or when nobody has the call any more.
     state: Exclusive<Option<State>>,
@@ -113,6 +115,7 @@ impl PendingCall {
         arguments: Arguments,
         key: Key,
         hash: u64,
+        bytes: Box<[u8]>,
         coroutine: Object,
     ) -> Self {
         let state = State { coroutine: Some(coroutine), iterator: None, stage: Stage::Fresh, generation: 0 };
@@ -121,6 +124,7 @@ impl PendingCall {
             arguments,
             key,
             hash,
+            bytes,
             is_executing: AtomicBool::new(false),
             state: Exclusive::new(Some(state)),
         }
@@ -291,13 +295,7 @@ impl PendingCall {
     }
 
     fn look_again(&self, py: Python<'_>) -> Result<Lookup<Object>, Raised> {
-        let memory = &self.function.get().cache().memory;
-        let query = self.query();
-        let read = |value: &Object| value.clone_ref(py);
-        match memory.look_up(py, &query, Tally::Hits, read) {
-            Some(lookup) => Ok(lookup),
-            None => memory.look_up_asking(py, &query, Tally::Hits, read),
-        }
+        self.function.get().cache().look_up_again(py, &self.query(), &self.bytes)
     }
 
     /// Computes, in a flight of its own that callers in `home` may join.
@@ -322,7 +320,7 @@ impl PendingCall {
 
     /// Runs the function, whose coroutine has not run yet.
     fn compute(&self, py: Python<'_>, flight: &Object<AsyncFlight>, seat: Seat) -> Result<Step, Raised> {
-        self.function.get().cache().memory.count_miss(py);
+        self.function.get().cache().count_miss(py)?;
         self.set(py, Stage::Running(seat), None);
         self.run(py, flight, || {
             let made = self
@@ -450,8 +448,13 @@ impl PendingCall {
         let kept = match &state.stage {
             Stage::Running(Seat { flight, .. }) if cache.options.max_size != Some(0) => {
                 let flight = flight.get();
-                let key = self.key.clone_ref(py);
-                cache.keep(py, &self.query(), state.generation, key, value.clone_ref(py), || !flight.is_stale())
+                let (query, generation) = (self.query(), state.generation);
+                if let Some(shared) = &cache.shared {
+                    shared.keep_of(py, &self.bytes, &value, generation, || !flight.is_stale())
+                } else {
+                    let key = self.key.clone_ref(py);
+                    cache.keep(py, &query, generation, key, value.clone_ref(py), || !flight.is_stale())
+                }
             }
             _ => Ok(()),
         };
@@ -498,7 +501,10 @@ impl PendingCall {
             Stage::Running(seat) => (seat, false),
         };
         if is_waiting {
-            self.function.get().cache().memory.count_miss(py);
+            // This caller leaves because of something else, which is what it is to hear of.
+            if let Err(raised) = self.function.get().cache().count_miss(py) {
+                drop(raised.fetch(py));
+            }
         }
         drop((coroutine, iterator));
         if seat.flight.get().leave(py, seat.ticket) {
@@ -526,14 +532,14 @@ impl PendingCall {
         {
             parent.get().awaits_no_more(py, flight);
         }
-        let memory = &self.function.get().cache().memory;
+        let cache = self.function.get().cache();
         match landing {
             Landing::Value(value) => {
-                memory.count_hit(py);
+                cache.count_hit(py)?;
                 Ok(Step::Return(value))
             }
             Landing::Failure { exception, traceback } => {
-                memory.count_miss(py);
+                cache.count_miss(py)?;
                 let error = PyErr::from_value(exception.bind(py).clone());
                 // Each waiter adds its own frames to it, and not to those of the others.
                 let traceback = traceback.as_ref().and_then(|traceback| traceback.bind(py).clone().cast_into().ok());

@@ -11,7 +11,19 @@ from typing import Any, Generic, TypeVar
 from typing_extensions import assert_type
 
 import warp_cache
-from warp_cache import Backend, CacheDecorator, CachedFunction, CacheInfo, SharedCacheInfo, Strategy, cache, lru_cache
+from warp_cache import (
+    Backend,
+    CacheDecorator,
+    CachedFunction,
+    CacheInfo,
+    SharedCacheInfo,
+    SharedRegion,
+    SharedStats,
+    Strategy,
+    cache,
+    lru_cache,
+    shared_regions,
+)
 
 T = TypeVar("T")
 
@@ -90,6 +102,22 @@ assert_type(lru_cache(maxsize=None, typed=False), CacheDecorator)
 assert_type(lru_cache(max_size=20), CacheDecorator)
 assert_type(lru_cache(max_size=None, typed=True, ttl=60), CacheDecorator)
 assert_type(lru_cache(ttl=timedelta(hours=1), backend="memory", single_flight=False), CacheDecorator)
+
+# A cache for all processes has other statistics.
+shared = cache(max_size=1000, backend="shared", name="repeat", version=2)(repeat)
+assert_type(shared("a", times=3), list[str])
+assert_type(shared.cache_info(), SharedCacheInfo)
+assert_type(shared.cache_info().oversize_skips, int)
+assert_type(shared.shared_stats(), SharedStats)
+assert_type(shared.shared_stats().path, str | None)
+assert_type(shared.cache_unlink(), bool)
+assert_type(cache(repeat, backend=Backend.SHARED).cache_info(), SharedCacheInfo)
+assert_type(cache("lfu", 20, 60, backend="SHARED"), CacheDecorator[SharedCacheInfo])
+assert_type(lru_cache(20, backend="shared"), CacheDecorator[SharedCacheInfo])
+assert_type(lru_cache(max_size=20, backend="shared", version="a"), CacheDecorator[SharedCacheInfo])
+assert_type(lru_cache(repeat, backend="shared").cache_info(), SharedCacheInfo)
+assert_type(shared_regions(), list[SharedRegion])
+assert_type(shared_regions(remove_unused=True)[0].name, str)
 
 # What a decorated function has besides.
 assert_type(bare.cache_info(), CacheInfo)
