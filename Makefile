@@ -8,14 +8,14 @@ CARGO ?= cargo
 BIN := $(VENV)/bin
 # A build folder for each interpreter, so that going from one to another compiles nothing again.
 TARGET := $(or $(CARGO_TARGET_DIR),target)/$(notdir $(VENV))
-TOOLS := pytest>=9.0 hypothesis pytest-benchmark mypy pyright[nodejs] typing-extensions ruff \
+TOOLS := pytest>=9.0 hypothesis pytest-benchmark pytest-xdist mypy pyright[nodejs] typing-extensions ruff \
 	aiohttp anyio async_lru fastapi httpx trio uvloop;sys_platform!="win32"
 SOURCES := $(shell find src -name '*.rs') build.rs Cargo.toml Cargo.lock pyproject.toml warp_cache.pyi
 PYTHON_FILES := tests examples benches
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DELETE_ON_ERROR:
-.PHONY: help build demo test test-rust test-python bench lint clean
+.PHONY: help build demo test test-rust test-python torture bench lint clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,8 +28,13 @@ test: test-rust test-python ## Run every test, Rust's and Python's
 test-rust: ## Run the tests of the cache core, which need no Python
 	$(CARGO) test --no-default-features
 
-test-python: build $(VENV)/.tools ## Run the tests of the extension
-	$(BIN)/python -m pytest
+torture: ## Kill, stop and damage what shares a cache for ten minutes (`make test` does so for seconds)
+	WARP_CACHE_KILLS=20000 WARP_CACHE_DAMAGES=100000 WARP_CACHE_FILE_DAMAGES=20000 WARP_CACHE_LENGTH_STEP=7 \
+		WARP_CACHE_OPS=200000000 \
+		$(CARGO) test --release --no-default-features --lib -- --nocapture --test-threads=1 shared::torture shared::faults
+
+test-python: build $(VENV)/.tools ## Run the tests of the extension, a process for each core
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 bench: build $(VENV)/.tools ## Measure against functools.lru_cache
 	@# pytest reports a folder without benchmarks as status 5.
@@ -37,6 +42,7 @@ bench: build $(VENV)/.tools ## Measure against functools.lru_cache
 	$(BIN)/python benches/compare.py
 	$(BIN)/python benches/awaiting.py
 	$(BIN)/python benches/memory.py
+	$(BIN)/python benches/shared.py
 
 lint: build $(VENV)/.tools ## Check formatting, lints, types and documentation
 	$(CARGO) fmt --check
