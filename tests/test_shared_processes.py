@@ -308,3 +308,34 @@ print(f("live"), f.cache_contains("die"), time.monotonic() - began < 5, f.cache_
 """
     assert printed(tmp_path / "middle.py", source=source) == "live False True (0, 2)"
     assert os.path.exists(os.environ["WARP_CACHE_DIR"])
+
+
+ANOTHER_USER = """
+import os, warnings
+warnings.simplefilter("error")
+import warp_cache
+
+@warp_cache.cache(backend="shared", name="another user's")
+def who(x):
+    return x, os.geteuid()
+
+def state():
+    return os.path.dirname(who.shared_stats().path), who.cache_info().misses
+
+first, folder = who(1), state()
+child = os.fork()
+if not child:
+    os.setgid(65534)
+    os.setuid(65534)
+    print(who(1), who(1), state() == ("/dev/shm/warp_cache-65534", 1), who.cache_unlink(), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+print(first, who(1), folder == ("/dev/shm/warp_cache-0", 1), who.cache_unlink())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root can become another user")
+def test_a_forked_process_that_becomes_another_user_s_has_a_cache_of_that_user(tmp_path, monkeypatch):
+    monkeypatch.delenv("WARP_CACHE_DIR")
+    printed_lines = printed(tmp_path / "another.py", source=ANOTHER_USER).splitlines()
+    assert printed_lines == ["(1, 65534) (1, 65534) True True", "(1, 0) (1, 0) True True"]

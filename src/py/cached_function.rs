@@ -8,7 +8,7 @@
 use super::async_flight::Flights;
 use super::cache::{Cache, Contains, Flavour, Invalidate, Settings, WithKey};
 use super::cached_coroutine::Coroutines;
-use super::error::shown;
+use super::error::{name_of, shown};
 use super::ffi::{self, Arg, Call, Entrance, Entry, Given, Object, Raised};
 use super::key::{CallKey, Lone, Pair, Several};
 use super::parameters::Unfit;
@@ -451,16 +451,7 @@ impl CachedFunction {
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> String {
-        let text = |name: &str| {
-            slf.getattr(name)
-                .ok()
-                .and_then(|text| Some(text.cast_into::<PyString>().ok()?.to_string_lossy().into_owned()))
-        };
-        let name = match (text("__module__"), text("__qualname__")) {
-            (Some(module), Some(name)) => format!("{module}.{name}"),
-            (None, Some(name)) => name,
-            _ => shown(slf.get().function.bind(slf.py())),
-        };
+        let name = name_of(slf).unwrap_or_else(|| shown(slf.get().function.bind(slf.py())));
         format!("<warp_cache.CachedFunction {name} at {:p}>", slf.as_ptr())
     }
 

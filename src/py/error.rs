@@ -4,6 +4,7 @@ use crate::options::OptionsError;
 use pyo3::PyErr;
 use pyo3::exceptions::{PyRuntimeWarning, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 
 pyo3::create_exception!(
     warp_cache,
@@ -31,6 +32,16 @@ pub(crate) fn shown(object: &Bound<'_, PyAny>) -> String {
         }
         Err(_) => format!("an object of type {}", type_name(object)),
     }
+}
+
+/// The module and qualified name of a function, if it has a name.
+pub(crate) fn name_of(function: &Bound<'_, PyAny>) -> Option<String> {
+    let text = |name: &str| {
+        let text = function.getattr(name).ok()?.cast_into::<PyString>().ok()?;
+        Some(text.to_string_lossy().into_owned())
+    };
+    let name = text("__qualname__")?;
+    Some(text("__module__").map_or_else(|| name.clone(), |module| format!("{module}.{name}")))
 }
 
 /// The same with its type.

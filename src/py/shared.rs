@@ -6,7 +6,7 @@
 use super::cache::Flavour;
 use super::clock;
 use super::encoding::{self, Undecoded, Unencoded};
-use super::error::SharedCacheWarning;
+use super::error::{self, SharedCacheWarning};
 use super::ffi::{self, Object, Raised};
 use super::identity::{self, Identified, Identity};
 use super::info;
@@ -110,7 +110,10 @@ impl Shared {
             Some(name) => (identity::named(name), None),
             None => match identity::identify(function)? {
                 Identified::Stable(identity) => (identity, None),
-                Identified::Unstable(why) => (Identity { label: super::error::shown(function), digest: 0 }, Some(why)),
+                Identified::Unstable(why) => {
+                    let label = error::name_of(function).unwrap_or_else(|| error::shown(function));
+                    (Identity { label, digest: 0 }, Some(why))
+                }
             },
         };
         let version = py.version_info();
@@ -439,8 +442,7 @@ impl Shared {
         if self.handle.is_off() {
             return Ok(None);
         }
-        let last = self.handle.last(py);
-        let (region, notice) = ffi::detached(py, || self.handle.renew(last));
+        let (region, notice) = ffi::detached(py, || self.handle.renew());
         let region = region.map(|region| self.handle.settle(py, region));
         if let Some(notice) = notice {
             self.warn_of(py, &notice)?;

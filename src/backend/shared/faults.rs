@@ -94,7 +94,7 @@ fn a_stopped_owner_of_a_lock_keeps_nobody_waiting_for_long_and_does_no_harm_when
     let (_place, location) = place();
     let purpose = purpose(16, Strategy::Lru, None);
     let handle = Handle::new(Some(location.clone()), purpose.clone());
-    let (region, notice) = handle.renew(handle.last(Token::default()));
+    let (region, notice) = handle.renew();
     let region = handle.settle(Token::default(), region.expect("a region"));
     assert_eq!((notice, store(&region, 1, 1)), (None, Ok(Kept::Stored)));
     let mut other = Actor::play(module_path!(), "stopped", &location);
@@ -110,7 +110,7 @@ fn a_stopped_owner_of_a_lock_keeps_nobody_waiting_for_long_and_does_no_harm_when
         handle.note(&region, false);
     }
     assert!(!region.is_current() && handle.region(Token::default()).is_none());
-    let (fresh, notice) = handle.renew(handle.last(Token::default()));
+    let (fresh, notice) = handle.renew();
     let fresh = fresh.expect("another region");
     assert_eq!((notice, store(&fresh, 2, 1), fresh.path()), (None, Ok(Kept::Stored), region.path()));
     other.signal(Signal::CONT);

@@ -3,11 +3,12 @@
 
 use super::directory::Location;
 use super::error::Error;
+use super::fork::PerProcess;
 use super::region::{Purpose, Region};
 use crate::sync::{Exclusive, Token};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// After so many stores in a row that could not have a shard in time, the region is retired: an owner of a lock is stuck.
 const MOST_GIVE_UPS: u32 = 3;
@@ -44,7 +45,11 @@ pub struct Handle {
     purpose: Purpose,
     /// Never in a file.
     is_private: bool,
-    open: Exclusive<Option<Arc<Region>>>,
+    /// If it is private, the last one that was made, for this process and those that fork from it. Nobody waits for it: in a
+    /// forked process a thread may have it that is not there.
+    inherited: Mutex<Option<Arc<Region>>>,
+    /// The region in use. A forked process begins without one, and with a lock that no thread of its parent has.
+    open: PerProcess<Exclusive<Option<Arc<Region>>>>,
     give_ups: AtomicU32,
     has_warned: AtomicBool,
     is_off: AtomicBool,
@@ -57,7 +62,8 @@ impl Handle {
             asked,
             purpose,
             is_private: false,
-            open: Exclusive::new(None),
+            inherited: Mutex::new(None),
+            open: PerProcess::new(|| Exclusive::new(None)),
             give_ups: AtomicU32::new(0),
             has_warned: AtomicBool::new(false),
             is_off: AtomicBool::new(false),
@@ -67,8 +73,8 @@ impl Handle {
     /// A region in memory that processes share that fork from this one from now on.
     pub fn private(asked: Option<Location>, purpose: Purpose) -> Self {
         let region = Region::private(Some(&asked.clone().unwrap_or_else(Location::find)), &purpose);
-        let region = region.ok().filter(Region::attend).map(Arc::new);
-        Self { is_private: true, open: Exclusive::new(region), ..Self::new(asked, purpose) }
+        let inherited = Mutex::new(region.ok().map(Arc::new));
+        Self { is_private: true, inherited, ..Self::new(asked, purpose) }
     }
 
     fn location(&self) -> Location {
@@ -78,29 +84,25 @@ impl Handle {
     /// Lends the region, if it is open and may be used. `read` must not run foreign code.
     #[inline(always)]
     pub fn with<R>(&self, token: Token<'_>, read: impl FnOnce(&Region) -> R) -> Option<R> {
-        let open = &*self.open.lend(token);
+        let open = &*self.open.get().lend(token);
         match open {
-            Some(region) if region.is_ready() => Some(read(region)),
+            Some(region) if region.is_current() => Some(read(region)),
             _ => None,
         }
     }
 
     /// The region, if it is open and may be used.
     pub fn region(&self, token: Token<'_>) -> Option<Arc<Region>> {
-        let open = &*self.open.lend(token);
-        open.as_ref().filter(|region| region.is_ready()).map(Arc::clone)
+        let open = &*self.open.get().lend(token);
+        open.as_ref().filter(|region| region.is_current()).map(Arc::clone)
     }
 
-    /// The region as it was opened last, which a process may have to attend, or to leave.
-    pub fn last(&self, token: Token<'_>) -> Option<Arc<Region>> {
-        self.open.lend(token).as_ref().map(Arc::clone)
-    }
-
-    /// Opens the region, in a file if there can be one, unless the last one may still be used; `None` if there can be none at all.
-    /// May take seconds: not to be called with a lock.
-    pub fn renew(&self, last: Option<Arc<Region>>) -> (Option<Arc<Region>>, Option<Notice>) {
-        if let Some(last) = last.filter(|last| last.is_current() && last.attend()) {
-            return (Some(last), None);
+    /// Opens the region, in a file if there can be one; `None` if there can be none at all. May take seconds: not to be called
+    /// with a lock.
+    pub fn renew(&self) -> (Option<Arc<Region>>, Option<Notice>) {
+        let inherited = self.inherited.try_lock().ok().and_then(|inherited| inherited.clone());
+        if let Some(inherited) = inherited.filter(|region| region.is_current() && region.attend()) {
+            return (Some(inherited), None);
         }
         let location = self.location();
         let opened = if self.is_private { None } else { Some(Region::open(&location, &self.purpose)) };
@@ -114,7 +116,13 @@ impl Handle {
         match Region::private(self.is_private.then_some(&location), &self.purpose) {
             Ok(region) => {
                 region.attend();
-                (Some(Arc::new(region)), self.once(refusal.map(Notice::Private)))
+                let region = Arc::new(region);
+                if self.is_private
+                    && let Ok(mut inherited) = self.inherited.try_lock()
+                {
+                    *inherited = Some(Arc::clone(&region));
+                }
+                (Some(region), self.once(refusal.map(Notice::Private)))
             }
             Err(error) => {
                 self.is_off.store(true, Ordering::Relaxed);
@@ -131,9 +139,9 @@ impl Handle {
     /// Uses a region from now on, unless another one may be used by now, which is returned then.
     pub fn settle(&self, token: Token<'_>, region: Arc<Region>) -> Arc<Region> {
         let before = {
-            let open = &mut *self.open.lend(token);
+            let open = &mut *self.open.get().lend(token);
             match open {
-                Some(other) if other.is_ready() => return Arc::clone(other),
+                Some(other) if other.is_current() => return Arc::clone(other),
                 _ => open.replace(Arc::clone(&region)),
             }
         };

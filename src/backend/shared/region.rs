@@ -245,8 +245,6 @@ pub struct Region {
     generation: u64,
     locals: PerProcess<[Mutex<()>; MOST_SHARDS]>,
     standing: PerProcess<Mutex<Standing>>,
-    /// The fork in which this process has last been listed as a member.
-    attended: AtomicU64,
     stripe: AtomicUsize,
     has_lacked_room: AtomicBool,
 }
@@ -316,24 +314,16 @@ impl Region {
             generation: fork::generation(),
             locals: PerProcess::new(|| std::array::from_fn(|_| Mutex::new(()))),
             standing: PerProcess::new(Mutex::default),
-            attended: AtomicU64::new(u64::MAX),
             stripe: AtomicUsize::new(0),
             has_lacked_room: AtomicBool::new(false),
         })
     }
 
     /// Whether it may be used: nobody has retired it, and it is not another process's own.
-    #[inline]
+    #[inline(always)]
     pub fn is_current(&self) -> bool {
         self.header_word(RETIRED).load(Ordering::Relaxed) == 0
             && (self.members.is_some() || self.generation == fork::generation())
-    }
-
-    /// The same, and whether this process, a forked one, too, has said that it uses it.
-    #[inline(always)]
-    pub fn is_ready(&self) -> bool {
-        self.header_word(RETIRED).load(Ordering::Relaxed) == 0
-            && self.attended.load(Ordering::Relaxed) == fork::generation()
     }
 
     /// Whether its file still has its name. A few calls of the system.
@@ -607,11 +597,7 @@ impl Region {
 
     /// Says that this process uses it, before its first store does. False if it can't, as when it has become another user's.
     pub fn attend(&self) -> bool {
-        let is_known = self.here().me() != Owner::NOBODY;
-        if is_known {
-            self.attended.store(fork::generation(), Ordering::Relaxed);
-        }
-        is_known
+        self.here().me() != Owner::NOBODY
     }
 }
 
@@ -764,7 +750,8 @@ pub fn list(location: &Location, removes_unused: bool) -> Result<Vec<Seen>, Erro
     }
     let directory = location.open()?;
     let members = Membership::new(location.clone());
-    let _member = members.current()?;
+    // Where this process can be no member, all count as living.
+    let _member = members.current();
     let mut regions = Vec::new();
     for listed in files::list(&directory)? {
         let len = |map: &Map| Some(Layout::new(&read_header(map)?.0.parameters)?.len);
