@@ -294,6 +294,11 @@ impl Shared {
         {
             self.warn(py, &notice.to_string())?;
         }
+        if self.handle.is_retry_due()
+            && let Some(region) = ffi::detached(py, || self.handle.retry())
+        {
+            self.handle.replace(py, region);
+        }
         Ok(())
     }
 

@@ -227,6 +227,22 @@ fn a_file_that_is_deleted_or_replaced_while_it_is_in_use_stays_in_use() {
     assert!(Region::open(&location, &purpose).expect("a third").is_empty(0));
 }
 
+#[test]
+fn what_could_not_be_in_a_file_is_in_one_when_it_can() {
+    let (_place, location) = place();
+    std::fs::write(location.path(), b"in the way").expect("room");
+    let handle = Handle::new(Some(location.clone()), purpose(16, Strategy::Lru, None));
+    let (region, notice) = handle.renew();
+    let region = handle.settle(Token::default(), region.expect("memory"));
+    assert!(notice.is_some() && region.path().is_none() && !handle.is_retry_due() && handle.retry().is_none());
+    store(&region, 1, 1).expect("nobody else is there");
+    std::fs::remove_file(location.path()).expect("our file");
+    let fresh = handle.retry().expect("a file");
+    handle.replace(Token::default(), fresh);
+    let region = handle.region(Token::default()).expect("the new one");
+    assert!(region.path().is_some() && region.is_empty(0) && !handle.is_retry_due());
+}
+
 const CROWD: u64 = 12;
 const SIZE: u64 = 200;
 const TTL: u64 = 50_000_000;

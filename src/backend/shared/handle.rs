@@ -5,9 +5,10 @@ use super::directory::Location;
 use super::error::Error;
 use super::fork::PerProcess;
 use super::region::{Purpose, Region};
+use crate::clock::Clock;
 use crate::sync::{Exclusive, Token};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// After so many stores in a row that could not have a shard in time, the region is retired: an owner of a lock is stuck.
@@ -53,9 +54,15 @@ pub struct Handle {
     give_ups: AtomicU32,
     has_warned: AtomicBool,
     is_off: AtomicBool,
+    /// When to try again to have the region in a file, on the machine's clock; 0: there is no need.
+    retry_at: AtomicU64,
+    retries: AtomicU32,
 }
 
 impl Handle {
+    /// How many nanoseconds after the first failure to try again. Each time it is twice as long, up to three quarters of an hour.
+    const FIRST_RETRY: u64 = 10_000_000_000;
+
     /// A region in a file, to be opened when it is needed.
     pub fn new(asked: Option<Location>, purpose: Purpose) -> Self {
         Self {
@@ -67,6 +74,8 @@ impl Handle {
             give_ups: AtomicU32::new(0),
             has_warned: AtomicBool::new(false),
             is_off: AtomicBool::new(false),
+            retry_at: AtomicU64::new(0),
+            retries: AtomicU32::new(0),
         }
     }
 
@@ -112,6 +121,9 @@ impl Handle {
             Some(Err(error)) => Some(error),
             None => None,
         };
+        if refusal.is_some() {
+            self.postpone();
+        }
         // Where the folder is not ours, nothing can tell which fork lives: each has its own.
         match Region::private(self.is_private.then_some(&location), &self.purpose) {
             Ok(region) => {
@@ -129,6 +141,31 @@ impl Handle {
                 (None, self.once(Some(Notice::Off(refusal.unwrap_or(error)))))
             }
         }
+    }
+
+    fn postpone(&self) {
+        let retries = self.retries.fetch_add(1, Ordering::Relaxed).min(8);
+        self.retry_at.store(Clock::Machine.now() + (Self::FIRST_RETRY << retries), Ordering::Relaxed);
+    }
+
+    /// Whether it is time to look if the region can be in a file by now.
+    pub fn is_retry_due(&self) -> bool {
+        let retry_at = self.retry_at.load(Ordering::Relaxed);
+        retry_at != 0 && Clock::Machine.now() >= retry_at
+    }
+
+    /// Tries again to have the region in a file. May take seconds.
+    pub fn retry(&self) -> Option<Arc<Region>> {
+        self.postpone();
+        let region = Region::open(&self.location(), &self.purpose).ok().filter(Region::attend)?;
+        self.retry_at.store(0, Ordering::Relaxed);
+        Some(Arc::new(region))
+    }
+
+    /// Uses another region from now on.
+    pub fn replace(&self, token: Token<'_>, region: Arc<Region>) {
+        let before = self.open.get().lend(token).replace(region);
+        drop(before);
     }
 
     /// Whether there can be no region.
