@@ -125,7 +125,7 @@ fn a_stopped_owner_of_a_lock_keeps_nobody_waiting_for_long_and_does_no_harm_when
 fn no_damage_of_a_file_that_is_in_use_makes_a_wrong_value_or_a_hang() {
     let mut dice = Dice::new(41);
     let mut buffer = Vec::new();
-    for round in 0..times("WARP_CACHE_DAMAGES", 400) {
+    for round in 0..times("WARP_CACHE_DAMAGES", 1000) {
         let strategy =
             [Strategy::Lru, Strategy::Mru, Strategy::Fifo, Strategy::Lfu][usize::try_from(round % 4).expect("small")];
         let ttl = (round % 3 == 0).then_some(1_000_000_000_000);
@@ -183,7 +183,7 @@ fn a_file_of_any_length_or_content_is_replaced_or_read_and_never_trusted() {
         assert!(region.len(0) <= 16);
         found
     };
-    let step = usize::try_from(times("WARP_CACHE_LENGTH_STEP", 61)).expect("small");
+    let step = usize::try_from(times("WARP_CACHE_LENGTH_STEP", 7)).expect("small");
     for length in (0..8192).step_by(step).chain([whole.len() - 1]) {
         assert_eq!(check(&whole[..length]), 0, "{length} bytes");
     }
@@ -265,7 +265,7 @@ fn crowd_member(location: &Location, number: u64) {
     let (mut longest, mut give_ups) = (Duration::ZERO, 0_u64);
     say("ready");
     listen();
-    let operations = times("WARP_CACHE_OPS", 240_000) / CROWD;
+    let operations = times("WARP_CACHE_OPS", 5_000_000) / CROWD;
     for step in 0..operations {
         let which = usize::try_from(dice.roll(5)).expect("small");
         let region = &regions[which];

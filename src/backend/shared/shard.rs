@@ -1179,6 +1179,7 @@ mod tests {
     use super::*;
     // Not the trait of that name.
     use crate::backend::shared::mortal::die_before;
+    use crate::backend::shared::testing::Dice;
     use crate::options::Strategy;
     use proptest::prelude::*;
     use std::cell::RefCell;
@@ -1465,6 +1466,31 @@ mod tests {
                 (*tick, *uses) = (self.tick, *uses + 1);
             }
             Some(value.clone())
+        }
+    }
+
+    #[test]
+    fn a_shard_of_any_size_holds_what_a_plain_model_holds_after_any_number_of_operations() {
+        for strategy in [Strategy::Lru, Strategy::Mru, Strategy::Fifo, Strategy::Lfu] {
+            for slots in [1, 2, 13, 128, 1024] {
+                let region = Region::new(strategy, slots, 1000);
+                let (mut model, mut dice) = (Model::default(), Dice::new(slots as u64));
+                for version in 0..40_000 {
+                    // Half of them are looked up again and again.
+                    let spread = dice.pick(&[slots as u64, slots as u64 * 3]);
+                    let key = dice.roll(spread + 1);
+                    let found = region.get(key);
+                    assert_eq!(found, model.get(strategy, key), "{strategy:?}, {slots} slots, step {version}");
+                    if found.is_none() || dice.roll(20) == 0 {
+                        let value = value_of(key, version % 50);
+                        region.keep(key, &value);
+                        model.keep(strategy, slots, key, value);
+                    }
+                }
+                region.shard().validate();
+                let kept: Vec<u64> = (0..=slots as u64 * 3).filter(|&key| region.get(key).is_some()).collect();
+                assert_eq!(kept, model.entries.keys().copied().collect::<Vec<_>>());
+            }
         }
     }
 

@@ -129,7 +129,7 @@ fn plays_a_role() {
 
 #[test]
 fn no_kill_at_any_moment_costs_more_than_the_entry_that_was_written() {
-    let kills = std::env::var("WARP_CACHE_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(200);
+    let kills = std::env::var("WARP_CACHE_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(500);
     let (_folder, location) = place();
     let scene = Scene::enter(&location);
     let start = || {
@@ -170,5 +170,5 @@ fn no_kill_at_any_moment_costs_more_than_the_entry_that_was_written() {
             shard.events(Event::Damage),
         );
     }
-    assert_ne!(steals, 0, "no kill has met a held lock: the test sees nothing");
+    assert!(steals >= kills / 10, "{steals} kills have met a held lock: the test sees too little");
 }
