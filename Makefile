@@ -15,7 +15,7 @@ PYTHON_FILES := tests examples benches
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DELETE_ON_ERROR:
-.PHONY: help build demo test test-rust test-python torture bench lint clean
+.PHONY: help build demo test test-rust test-python torture loom bench lint clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ torture: ## Kill, stop and damage what shares a cache for ten minutes (`make tes
 	WARP_CACHE_KILLS=20000 WARP_CACHE_DAMAGES=100000 WARP_CACHE_FILE_DAMAGES=20000 WARP_CACHE_LENGTH_STEP=7 \
 		WARP_CACHE_OPS=200000000 \
 		$(CARGO) test --release --no-default-features --lib -- --nocapture --test-threads=1 shared::torture shared::faults
+
+loom: ## Model the shared backend's shards, and check that each ordering is needed
+	RUSTFLAGS="--cfg loom" RUST_BACKTRACE=0 CARGO_PROFILE_TEST_OPT_LEVEL=2 $(CARGO) test --no-default-features --lib \
+		--target-dir $(or $(CARGO_TARGET_DIR),target)/loom -- --nocapture shared::models
 
 test-python: build $(VENV)/.tools ## Run the tests of the extension, a process for each core
 	$(BIN)/python -m pytest -n auto --dist loadfile

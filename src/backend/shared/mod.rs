@@ -20,17 +20,22 @@ pub mod facts;
 pub mod files;
 pub mod fork;
 pub mod geometry;
+#[cfg(not(loom))]
 pub mod handle;
 pub mod liveness;
 pub mod map;
+#[cfg(not(loom))]
 pub mod region;
 pub mod shard;
 
-#[cfg(all(test, not(feature = "python")))]
+#[cfg(all(test, not(feature = "python"), not(loom)))]
 mod faults;
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(all(test, not(loom)))]
 mod mortal;
 #[cfg(test)]
+#[cfg_attr(loom, allow(dead_code, reason = "what needs it is not compiled"))]
 mod testing;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod torture;
