@@ -606,7 +606,9 @@ VALUES = [
 def label(value):
     if value is not None and isinstance(value, int) and value > 10**4000:
         return "int-long"
-    return f"{type(value).__name__}-{value!r:.20}".encode("ascii", "replace").decode()
+    # A set shows its items in another order in each process.
+    shown = sorted(map(repr, value)) if isinstance(value, (set, frozenset)) else value
+    return f"{type(value).__name__}-{shown!r:.20}".encode("ascii", "replace").decode()
 
 
 def description(thing):
