@@ -5,7 +5,6 @@ use super::key::Key;
 use pyo3::PyTraverseError;
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
-use pyo3::types::PyTuple;
 
 /// The arguments of a call whose key is kept, too.
 #[derive(Debug)]
@@ -32,9 +31,9 @@ impl Arguments {
         if is_key {
             return Ok(Self::Key);
         }
-        let values = PyTuple::new(py, given.values.iter().map(|value| value.bind(py)))?;
+        let values = ffi::new_tuple_of(py, given.values)?;
         let names = given.tuple.map(|names| Object::from(names.clone_ref(py)));
-        Ok(Self::Own { values: Object::from(values.into_any()), names })
+        Ok(Self::Own { values, names })
     }
 
     /// Calls `function` with them.

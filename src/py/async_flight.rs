@@ -5,7 +5,7 @@
 //! lead or wait for. Before a call waits, it follows these from where it is going, and does not go where it came from.
 
 use super::event_loop::{EventLoop, Signal};
-use super::ffi::{ContextToken, ContextVar, Object, Raised};
+use super::ffi::{self, ContextToken, ContextVar, Object, Raised};
 use super::key::Key;
 use crate::backend::memory::{Lookup, Match, Memory, Query, Tally};
 use crate::flight::{Farewell, Flight, Missed, Ticket, Turn};
@@ -222,21 +222,27 @@ impl AsyncFlight {
     }
 }
 
+/// Makes the context variable.
+pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
+    current_flight(py).map(drop).map_err(|raised| raised.fetch(py))
+}
+
 fn current_flight(py: Python<'_>) -> Result<&'static ContextVar, Raised> {
     Ok(CURRENT.get_or_try_init(py, || ContextVar::new(py, c"warp_cache_flight"))?)
 }
 
-/// That code runs in a computation, to be taken back.
+/// That code runs in a computation, until this is dropped. No error may be set then.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Entered(ContextToken);
 
-impl Entered {
-    /// Code no longer runs in the computation. No error may be set.
-    pub(crate) fn leave(self, py: Python<'_>) {
-        if let Ok(current) = current_flight(py) {
-            current.reset(py, &self.0);
-        }
+impl Drop for Entered {
+    fn drop(&mut self) {
+        ffi::attached(|py| {
+            if let Ok(current) = current_flight(py) {
+                current.reset(py, &self.0);
+            }
+        });
     }
 }
 
@@ -256,7 +262,7 @@ impl AsyncFlight {
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| {
+        ffi::attached(|py| {
             drop(self.parent.with(py, Option::take));
             drop(self.awaits.with(py, std::mem::take));
         });

@@ -9,19 +9,19 @@
 
 #![allow(unsafe_code)]
 
-use super::ffi::{self as bridge, Arg, Object, Raised};
+use super::error::exception;
+use super::ffi::{self as bridge, Arg, Given, Object, Raised};
+use super::method::{self, Answer, methods, slot};
 use super::pending_call::{self, PendingCall, Status, Step};
 use super::spare::{self, own};
+use super::{names, steps, stop, thread};
 use crate::sync::is_reachable_elsewhere;
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::pyclass::PyVisit;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyString, PyTuple, PyType};
-use pyo3::{PyTraverseError, intern};
+use pyo3::types::PyType;
 use std::ffi::{CStr, c_int, c_void};
-use std::mem::transmute;
 use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -38,26 +38,39 @@ struct Awaitable {
     value: AtomicPtr<ffi::PyObject>,
     /// What a miss does; an owned reference. Null for a hit.
     call: AtomicPtr<ffi::PyObject>,
+    /// The exception that ends an await; an owned reference, or null. It stays with a dead instance.
+    stop: stop::Place,
     /// Whether the garbage collector knows the instance.
     is_tracked: bool,
     /// The weak references to the instance; the interpreter's affair.
     weak_references: *mut ffi::PyObject,
-    /// Where the thread that made the instance keeps things.
-    place: spare::Place,
 }
 
 impl Awaitable {
     /// Takes a reference out of its place. Where another thread may try to at this moment, only one gets it.
-    #[inline(always)]
+    ///
+    /// The caller's own reference may be borrowed from an object that others reach: asyncio's tasks do so.
     fn take(&self, place: impl Fn(&Self) -> &AtomicPtr<ffi::PyObject>) -> Option<Object> {
         let place = place(self);
-        let reference = if is_reachable_elsewhere(&self.head) {
-            place.swap(null_mut(), Ordering::AcqRel)
-        } else {
-            let reference = place.load(Ordering::Relaxed);
-            place.store(null_mut(), Ordering::Relaxed);
-            reference
-        };
+        if bridge::FREE_THREADED {
+            let reference = place.swap(null_mut(), Ordering::AcqRel);
+            // SAFETY: what is not null there is an owned reference, and now it is nowhere else.
+            return (!reference.is_null()).then(|| unsafe { own(reference) });
+        }
+        self.take_alone(place)
+    }
+
+    /// The same for a caller that has a reference of its own, as the interpreter's stack has while it awaits. If that is the only
+    /// one, no other thread can try to.
+    #[inline(always)]
+    fn take_owned(&self, place: impl Fn(&Self) -> &AtomicPtr<ffi::PyObject>) -> Option<Object> {
+        if is_reachable_elsewhere(&self.head) { self.take(place) } else { self.take_alone(place(self)) }
+    }
+
+    #[inline(always)]
+    fn take_alone(&self, place: &AtomicPtr<ffi::PyObject>) -> Option<Object> {
+        let reference = place.load(Ordering::Relaxed);
+        place.store(null_mut(), Ordering::Relaxed);
         // SAFETY: what is not null there is an owned reference, and now it is nowhere else.
         (!reference.is_null()).then(|| unsafe { own(reference) })
     }
@@ -88,8 +101,7 @@ pub(crate) fn pending(py: Python<'_>, call: PendingCall) -> Result<Object, Raise
 
 #[inline(always)]
 fn make(py: Python<'_>, value: Option<Object>, call: Option<Object>) -> Result<Object, Raised> {
-    let (dead, place) = spare::revive(py);
-    let instance = match dead {
+    let instance = match spare::revive(py) {
         Some(instance) => instance.as_ptr().cast::<Awaitable>(),
         None => allocate(py)?,
     };
@@ -104,7 +116,6 @@ fn make(py: Python<'_>, value: Option<Object>, call: Option<Object>) -> Result<O
         (&raw mut (*instance).call).write(AtomicPtr::new(call.map_or(null_mut(), Object::into_ptr)));
         (&raw mut (*instance).is_tracked).write(is_tracked);
         (&raw mut (*instance).weak_references).write(null_mut());
-        (&raw mut (*instance).place).write(place);
         if is_tracked {
             ffi::PyObject_GC_Track(instance.cast());
         }
@@ -115,11 +126,18 @@ fn make(py: Python<'_>, value: Option<Object>, call: Option<Object>) -> Result<O
 #[cold]
 #[inline(never)]
 fn allocate(py: Python<'_>) -> Result<*mut Awaitable, Raised> {
-    spare::release_orphans();
+    // SAFETY: the object is a dead instance, and only the list of an ended thread had it.
+    spare::release_orphans(|dead| unsafe { free(dead.as_ptr()) });
     let kind = awaitable_type(py)?;
     // SAFETY: the thread is attached, and the type is a complete one of a fixed size whose instances are collected.
-    let instance = unsafe { ffi::PyObject_GC_New::<Awaitable>(kind.as_type_ptr()) };
-    if instance.is_null() { Err(Raised::indicated(py)) } else { Ok(instance) }
+    unsafe {
+        let instance = ffi::PyObject_GC_New::<Awaitable>(kind.as_type_ptr());
+        if instance.is_null() {
+            return Err(Raised::indicated(py));
+        }
+        (&raw mut (*instance).stop).write(AtomicPtr::new(null_mut()));
+        Ok(instance)
+    }
 }
 
 /// The instance behind the pointer that a slot gets.
@@ -132,6 +150,12 @@ unsafe fn instance<'a>(object: *mut ffi::PyObject) -> &'a Awaitable {
     unsafe { &*object.cast::<Awaitable>() }
 }
 
+/// The instance that a method is called of.
+fn of<'a>(this: &'a Bound<'_, PyAny>) -> &'a Awaitable {
+    // SAFETY: the type's methods are called of its instances only, which the interpreter sees to, and this is alive.
+    unsafe { instance(this.as_ptr()) }
+}
+
 impl Awaitable {
     /// What a miss does.
     #[inline(always)]
@@ -142,12 +166,18 @@ impl Awaitable {
         Some(unsafe { Bound::from_borrowed_ptr(py, call.as_ptr()).cast_into_unchecked() })
     }
 
-    /// Resumes the call. A hit that is ready was asked before.
-    fn resume(&self, value: Arg<'_>) -> Result<Step, Raised> {
-        Python::attach(|py| match self.call(py) {
-            Some(call) => call.get().send(py, value),
-            None => Err(reused()),
-        })
+    /// Resumes with any value.
+    fn send(&self, py: Python<'_>, value: Arg<'_>) -> Result<Step, Raised> {
+        if self.value.load(Ordering::Relaxed).is_null() {
+            return match self.call(py) {
+                Some(call) => call.get().send(py, value),
+                None => Err(reused()),
+            };
+        }
+        if !value.is_none(py) {
+            return Err(exception::<PyTypeError>("can't send non-None value to a just-started coroutine").into());
+        }
+        self.take(|this| &this.value).map(Step::Return).ok_or_else(reused)
     }
 
     fn throw(&self, py: Python<'_>, error: PyErr) -> Result<Step, Raised> {
@@ -164,211 +194,151 @@ impl Awaitable {
 
 #[cold]
 fn reused() -> Raised {
-    PyRuntimeError::new_err("cannot reuse already awaited coroutine").into()
+    exception::<PyRuntimeError>("cannot reuse already awaited coroutine").into()
 }
 
-unsafe extern "C-unwind" fn am_await(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+unsafe extern "C" fn am_await(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: the interpreter calls this slot, so the thread is attached and the object is ours and alive.
-    let (py, this) = unsafe { (Python::assume_attached(), instance(object)) };
-    if this.value.load(Ordering::Relaxed).is_null() {
-        let status = this.call(py).map_or(Status::Done, |call| call.get().status(py));
-        let message = match status {
-            Status::Fresh => None,
-            Status::Begun => Some("coroutine is being awaited already"),
-            Status::Done => Some("cannot reuse already awaited coroutine"),
-        };
-        if let Some(message) = message {
-            PyRuntimeError::new_err(message).restore(py);
-            return null_mut();
+    unsafe {
+        if instance(object).value.load(Ordering::Relaxed).is_null() {
+            return slot(|py| {
+                let status = instance(object).call(py).map_or(Status::Done, |call| call.get().status(py));
+                match status {
+                    Status::Fresh => Ok(Borrowed::from_ptr(py, object).to_owned().into_ptr()),
+                    Status::Begun => Err(exception::<PyRuntimeError>("coroutine is being awaited already")),
+                    Status::Done => Err(exception::<PyRuntimeError>("cannot reuse already awaited coroutine")),
+                }
+            });
         }
+        ffi::Py_INCREF(object);
     }
-    // SAFETY: the object is alive.
-    unsafe { ffi::Py_INCREF(object) };
     object
 }
 
-unsafe extern "C-unwind" fn am_send(
+impl Answer for ffi::PySendResult {
+    const RAISED: Self = ffi::PySendResult::PYGEN_ERROR;
+}
+
+unsafe extern "C" fn am_send(
     object: *mut ffi::PyObject,
     value: *mut ffi::PyObject,
     result: *mut *mut ffi::PyObject,
 ) -> ffi::PySendResult {
     // SAFETY: the interpreter calls this slot, so the thread is attached, both objects are alive, ours is ours, and the
     // result may be written.
-    let (py, this, is_none, result) =
-        unsafe { (Python::assume_attached(), instance(object), value == ffi::Py_None(), &mut *result) };
-    if is_none && let Some(value) = this.take(|this| &this.value) {
-        *result = value.into_ptr();
-        return ffi::PySendResult::PYGEN_RETURN;
-    }
-    // SAFETY: the value is alive while the slot runs.
-    match unsafe { send(py, this, value) } {
-        Ok(Step::Yield(value)) => {
+    unsafe {
+        let this = instance(object);
+        if value == ffi::Py_None()
+            && let Some(value) = this.take(|this| &this.value)
+        {
             *result = value.into_ptr();
-            ffi::PySendResult::PYGEN_NEXT
+            return ffi::PySendResult::PYGEN_RETURN;
         }
-        Ok(Step::Return(value)) => {
+        *result = null_mut();
+        slot(|py| {
+            let value = Borrowed::from_ptr(py, value);
+            let (sent, value) = match this.send(py, Arg::new(value.as_unbound()))? {
+                Step::Yield(value) => (ffi::PySendResult::PYGEN_NEXT, value),
+                Step::Return(value) => (ffi::PySendResult::PYGEN_RETURN, value),
+            };
             *result = value.into_ptr();
-            ffi::PySendResult::PYGEN_RETURN
-        }
-        Err(_) => {
-            *result = null_mut();
-            ffi::PySendResult::PYGEN_ERROR
-        }
+            Ok::<_, Raised>(sent)
+        })
     }
 }
 
-/// Resumes with any value.
-///
-/// # Safety
-/// `value` is alive while this runs.
-unsafe fn send(py: Python<'_>, this: &Awaitable, value: *mut ffi::PyObject) -> Result<Step, Raised> {
-    // SAFETY: as the caller says.
-    let value = unsafe { Borrowed::from_ptr(py, value) };
-    let value = value.as_unbound();
-    if this.value.load(Ordering::Relaxed).is_null() {
-        return this.resume(Arg::new(value));
-    }
-    if !value.is_none(py) {
-        return Err(PyTypeError::new_err("can't send non-None value to a just-started coroutine").into());
-    }
-    this.take(|this| &this.value).map(Step::Return).ok_or_else(reused)
-}
-
-unsafe extern "C-unwind" fn tp_iternext(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter calls this slot, so the thread is attached and the object is ours and alive.
-    let (py, this) = unsafe { (Python::assume_attached(), instance(object)) };
-    // SAFETY: the place is the one that was got when the object was made.
-    let stop = |value| unsafe { spare::stop(py, &this.head, this.place, value) };
-    if let Some(value) = this.take(|this| &this.value) {
-        return stop(value);
-    }
-    // SAFETY: None is alive.
-    match unsafe { send(py, this, ffi::Py_None()) } {
-        Ok(Step::Yield(value)) => value.into_ptr(),
-        Ok(Step::Return(value)) => stop(value),
-        Err(_) => null_mut(),
+unsafe extern "C" fn tp_iternext(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter calls this slot, so the thread is attached and the object is ours and alive. Only one thread
+    // gets a value to end the iteration with.
+    unsafe {
+        let this = instance(object);
+        if let Some(value) = this.take_owned(|this| &this.value) {
+            return stop::end(Python::assume_attached(), &this.stop, value);
+        }
+        slot(|py| {
+            let none = py.None();
+            Ok::<_, Raised>(match this.send(py, Arg::new(&none))? {
+                Step::Yield(value) => value.into_ptr(),
+                Step::Return(value) => stop::end(py, &this.stop, value),
+            })
+        })
     }
 }
 
 /// What a method that drives returns.
-fn driven(py: Python<'_>, step: Result<Step, Raised>) -> *mut ffi::PyObject {
-    match step {
-        Ok(Step::Yield(value)) => value.into_ptr(),
-        Ok(Step::Return(value)) => spare::stop_plainly(py, &value),
-        Err(_) => null_mut(),
-    }
-}
-
-unsafe extern "C-unwind" fn method_send(object: *mut ffi::PyObject, value: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter calls this method, so the thread is attached and both objects are alive and ours is ours.
-    unsafe {
-        let py = Python::assume_attached();
-        driven(py, send(py, instance(object), value))
-    }
-}
-
-unsafe extern "C-unwind" fn method_throw(
-    object: *mut ffi::PyObject,
-    args: *mut *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter calls this method, so the thread is attached, our object is alive, and there are that many
-    // arguments, alive for the call. `Arg` is transparent over the pointer.
-    let (this, args) = unsafe {
-        let count = count.unsigned_abs();
-        (instance(object), if count == 0 { &[][..] } else { std::slice::from_raw_parts(args.cast::<Arg<'_>>(), count) })
+fn driven(py: Python<'_>, step: Result<Step, Raised>) -> PyResult<Bound<'_, PyAny>> {
+    let raised = match step {
+        Ok(Step::Yield(value)) => return Ok(value.into_bound(py)),
+        Ok(Step::Return(value)) => {
+            stop::end_plainly(py, &value);
+            Raised::indicated(py)
+        }
+        Err(raised) => raised,
     };
-    Python::attach(|py| {
-        if args.is_empty() || args.len() > 3 {
-            let message = format!("throw expected 1 to 3 arguments, got {}", args.len());
-            PyTypeError::new_err(message).restore(py);
-            return null_mut();
-        }
-        match bridge::thrown(py, args) {
-            Ok(error) => driven(py, this.throw(py, error)),
-            Err(error) => {
-                error.restore(py);
-                null_mut()
-            }
-        }
-    })
+    Err(raised.fetch(py))
 }
 
-unsafe extern "C" fn method_await(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter calls this method, so the thread is attached and the object is alive.
-    let object = unsafe { Borrowed::from_ptr(Python::assume_attached(), object) };
-    Python::attach(|py| match Bound::new(py, Steps(object.to_owned().unbind())) {
-        Ok(steps) => steps.into_any().into_ptr(),
-        Err(error) => {
-            error.restore(py);
-            null_mut()
-        }
-    })
+methods! {
+    Send(PyAny, 0) = "send" "($self, value, /)"
+        "Resume, as `await` does, and return what is yielded or raise StopIteration with the result." send;
+    Throw(PyAny, 0) = "throw" "($self, /, *args)"
+        "Raise an exception where the coroutine is suspended: throw(exception), or throw(type, value, traceback)." throw;
+    Close(PyAny, 0) = "close" "($self, /)" "Raise GeneratorExit where the coroutine is suspended." close;
+    Await(PyAny, ffi::METH_COEXIST) = "__await__" "($self, /)" "Return an iterator over the steps." steps_of;
 }
 
-/// What `__await__()` returns when it is called by name: `await` itself needs no iterator but the object.
-///
-/// The object is no iterator, as a coroutine is none; but `yield from f(x).__await__()` asks for one.
-#[pyclass(frozen, name = "_CachedCoroutineSteps", module = "warp_cache")]
-struct Steps(Py<PyAny>);
+/// The method `send` of an awaitable.
+pub(super) fn send<'py>(this: &Bound<'py, PyAny>, given: Given<'_>) -> PyResult<Bound<'py, PyAny>> {
+    let value = method::only("send", &given)?;
+    driven(this.py(), of(this).send(this.py(), value))
+}
 
-#[pymethods]
-impl Steps {
-    fn __iter__(slf: Py<Self>) -> Py<Self> {
-        slf
+/// The method `throw` of an awaitable.
+pub(super) fn throw<'py>(this: &Bound<'py, PyAny>, given: Given<'_>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    if given.values.is_empty() || given.values.len() > 3 || given.tuple.is_some() {
+        let text = format!("throw expected 1 to 3 arguments, got {}", given.values.len());
+        return Err(exception::<PyTypeError>(&text));
     }
+    driven(py, of(this).throw(py, bridge::thrown(py, given.values)?))
+}
 
-    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.send(&py.None().into_bound(py))
-    }
-
-    fn send<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        self.0.bind(value.py()).call_method1(intern!(value.py(), "send"), (value,))
-    }
-
-    #[pyo3(signature = (*args))]
-    fn throw<'py>(&self, args: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
-        self.0.bind(args.py()).call_method1(intern!(args.py(), "throw"), args)
-    }
-
-    fn close<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.0.bind(py).call_method0(intern!(py, "close"))
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.0)
+/// The method `close` of an awaitable.
+pub(super) fn close<'py>(this: &Bound<'py, PyAny>, given: Given<'_>) -> PyResult<Bound<'py, PyAny>> {
+    method::nothing("close", &given)?;
+    let py = this.py();
+    drop(of(this).take(|this| &this.value));
+    match of(this).call(py) {
+        Some(call) => call.get().close(py).map(|closed| closed.into_bound(py)).map_err(|raised| raised.fetch(py)),
+        None => Ok(py.None().into_bound(py)),
     }
 }
 
-unsafe extern "C-unwind" fn method_close(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter calls this method, so the thread is attached and the object is ours and alive.
-    let this = unsafe { instance(object) };
-    Python::attach(|py| {
-        drop(this.take(|this| &this.value));
-        let closed = this.call(py).map_or_else(|| Ok(py.None().into()), |call| call.get().close(py));
-        closed.map_or(null_mut(), Object::into_ptr)
-    })
+fn steps_of<'py>(this: &Bound<'py, PyAny>, given: Given<'_>) -> PyResult<Bound<'py, PyAny>> {
+    method::nothing("__await__", &given)?;
+    steps::new(this)
 }
 
 unsafe extern "C" fn tp_repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: the interpreter calls this slot, so the thread is attached and the object is ours and alive.
-    let this = unsafe { instance(object) };
-    Python::attach(|py| {
-        let name = attribute(py, this, "__qualname__").ok().flatten();
-        let name = name.map_or_else(String::new, |name| format!(" {name}"));
-        let text = format!("<warp_cache.CachedCoroutine{name} at {object:p}>");
-        PyString::new(py, &text).into_any().into_ptr()
-    })
+    unsafe {
+        slot(|py| {
+            let name = attribute(py, instance(object), c"__qualname__").ok().flatten();
+            let name = name.map_or_else(String::new, |name| format!(" {name}"));
+            let text = format!("<warp_cache.CachedCoroutine{name} at {object:p}>");
+            bridge::new_text(py, &text).map(Object::into_ptr)
+        })
+    }
 }
 
 /// An attribute that coroutines have, as far as this one has it.
-fn attribute<'py>(py: Python<'py>, this: &'py Awaitable, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+fn attribute<'py>(py: Python<'py>, this: &Awaitable, name: &CStr) -> Result<Option<Bound<'py, PyAny>>, Raised> {
     if let Some(call) = this.call(py) {
         return call.get().attribute(py, name);
     }
-    if name.ends_with("name__") {
+    if name == c"__name__" || name == c"__qualname__" {
         // A hit belongs to no function any more; whatever looks these two up wants to print them.
-        return Ok(Some(PyString::new(py, "CachedCoroutine").into_any()));
+        return Ok(Some(names::of(py).cached_coroutine.bind(py).clone().into_any()));
     }
     // Until it is awaited a hit has none of the others: there is no frame, and what looks for one finds that it must wrap
     // the object into a coroutine of its own.
@@ -379,30 +349,30 @@ fn attribute<'py>(py: Python<'py>, this: &'py Awaitable, name: &str) -> PyResult
 unsafe extern "C" fn get_attribute(object: *mut ffi::PyObject, name: *mut c_void) -> *mut ffi::PyObject {
     // SAFETY: the interpreter calls this getter, so the thread is attached and the object is ours and alive; the name is
     // the one that stands beside this function in `GETTERS`.
-    let (this, name) = unsafe { (instance(object), CStr::from_ptr(name.cast_const().cast())) };
-    let name = name.to_str().unwrap_or_default();
-    Python::attach(|py| {
-        let value = attribute(py, this, name).and_then(|value| {
-            value
-                .ok_or_else(|| PyAttributeError::new_err(format!("'CachedCoroutine' object has no attribute '{name}'")))
-        });
-        match value {
-            Ok(value) => value.into_ptr(),
-            Err(error) => {
-                error.restore(py);
-                null_mut()
+    unsafe {
+        slot(|py| {
+            let name = CStr::from_ptr(name.cast_const().cast());
+            match attribute(py, instance(object), name)? {
+                Some(value) => Ok(value.into_ptr()),
+                None => {
+                    let text = format!("'CachedCoroutine' object has no attribute '{}'", name.to_string_lossy());
+                    Err(Raised::new::<PyAttributeError>(py, &text))
+                }
             }
-        }
-    })
+        })
+    }
 }
 
 unsafe extern "C" fn tp_traverse(object: *mut ffi::PyObject, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
     // SAFETY: the collector calls this slot while nothing else runs, so our object and what it owns are alive.
     unsafe {
         let this = instance(object);
-        for reference in
-            [ffi::Py_TYPE(object).cast(), this.value.load(Ordering::Relaxed), this.call.load(Ordering::Relaxed)]
-        {
+        for reference in [
+            ffi::Py_TYPE(object).cast(),
+            this.value.load(Ordering::Relaxed),
+            this.call.load(Ordering::Relaxed),
+            this.stop.load(Ordering::Relaxed),
+        ] {
             if !reference.is_null() {
                 let result = visit(reference, arg);
                 if result != 0 {
@@ -416,12 +386,16 @@ unsafe extern "C" fn tp_traverse(object: *mut ffi::PyObject, visit: ffi::visitpr
 
 unsafe extern "C" fn tp_clear(object: *mut ffi::PyObject) -> c_int {
     // SAFETY: the collector calls this slot on an attached thread with our object alive, which nothing else can reach.
-    let this = unsafe { instance(object) };
-    drop((this.take(|this| &this.value), this.take(|this| &this.call)));
-    0
+    unsafe {
+        slot(|_| {
+            let this = instance(object);
+            drop((this.take(|this| &this.value), this.take(|this| &this.call), this.take(|this| &this.stop)));
+            Ok::<_, Raised>(0)
+        })
+    }
 }
 
-unsafe extern "C-unwind" fn tp_dealloc(object: *mut ffi::PyObject) {
+unsafe extern "C" fn tp_dealloc(object: *mut ffi::PyObject) {
     // SAFETY: the interpreter calls this slot on an attached thread when nobody has a reference left. What the object
     // owns is taken out before the object is kept for another use, and dropped after that: it may be foreign code.
     unsafe {
@@ -432,14 +406,35 @@ unsafe extern "C-unwind" fn tp_dealloc(object: *mut ffi::PyObject) {
             ffi::PyObject_GC_UnTrack(object.cast());
         }
         if !(*this).weak_references.is_null() {
+            thread::prepare(py);
             ffi::PyObject_ClearWeakRefs(object);
         }
         let owned = [take_last(&mut (*this).value), take_last(&mut (*this).call)];
-        drop(spare::retire(py, object, (*this).place));
+        let stopped = stop::recycle(&mut (*this).stop);
+        if !spare::keep(py, object) {
+            free(object);
+        }
+        drop(stopped);
         // What the collector need not know cannot be part of a chain, either.
         if is_tracked {
             spare::release(py, owned);
         }
+    }
+}
+
+/// Gives the memory of a dead instance back, and its references to its type and its exception.
+///
+/// # Safety
+/// The instance is dead and not tracked, owns nothing else, and nobody else has it.
+#[cold]
+unsafe fn free(dead: *mut ffi::PyObject) {
+    // SAFETY: as the caller says.
+    unsafe {
+        let stop = take_last(&mut (*dead.cast::<Awaitable>()).stop);
+        let kind = ffi::Py_TYPE(dead);
+        ffi::PyObject_GC_Del(dead.cast());
+        ffi::Py_DECREF(kind.cast());
+        drop(stop);
     }
 }
 
@@ -453,52 +448,13 @@ pub(crate) fn awaitable_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
 }
 
 fn make_type(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
-    type Plain = unsafe extern "C-unwind" fn(*mut ffi::PyObject, *mut ffi::PyObject) -> *mut ffi::PyObject;
-    type Fast =
-        unsafe extern "C-unwind" fn(*mut ffi::PyObject, *mut *mut ffi::PyObject, ffi::Py_ssize_t) -> *mut ffi::PyObject;
-    let method = |name: &'static CStr, meth, flags, doc: &'static CStr| ffi::PyMethodDef {
-        ml_name: name.as_ptr(),
-        ml_meth: meth,
-        ml_flags: flags,
-        ml_doc: doc.as_ptr(),
-    };
-    // SAFETY: the ABIs differ only in what may unwind; see `Entry`.
-    let (send, throw, close) = unsafe {
-        (
-            transmute::<Plain, ffi::PyCFunction>(method_send),
-            transmute::<Fast, ffi::PyCFunctionFast>(method_throw),
-            transmute::<Plain, ffi::PyCFunction>(method_close),
-        )
-    };
-    // The type has pointers into these for as long as it lives, which is for ever.
-    let methods = Box::leak(Box::new([
-        method(
-            c"send",
-            ffi::PyMethodDefPointer { PyCFunction: send },
-            ffi::METH_O,
-            c"send($self, value, /)\n--\n\nResume, as `await` does, and return what is yielded or raise StopIteration with the result.",
-        ),
-        method(
-            c"throw",
-            ffi::PyMethodDefPointer { PyCFunctionFast: throw },
-            ffi::METH_FASTCALL,
-            c"Raise an exception where the coroutine is suspended: throw(exception), or throw(type, value, traceback).",
-        ),
-        method(
-            c"close",
-            ffi::PyMethodDefPointer { PyCFunction: close },
-            ffi::METH_NOARGS,
-            c"close($self, /)\n--\n\nRaise GeneratorExit where the coroutine is suspended.",
-        ),
-        method(
-            c"__await__",
-            ffi::PyMethodDefPointer { PyCFunction: method_await },
-            // In place of the one that calls the slot.
-            ffi::METH_NOARGS | ffi::METH_COEXIST,
-            c"__await__($self, /)\n--\n\nReturn an iterator over the steps.",
-        ),
-        ffi::PyMethodDef::zeroed(),
-    ]));
+    let methods = method::table([
+        method::definition::<Send>(),
+        method::definition::<Throw>(),
+        method::definition::<Close>(),
+        // In place of the one that calls the slot.
+        method::definition::<Await>(),
+    ]);
     let mut getters: Vec<_> = ATTRIBUTES
         .iter()
         .map(|name| ffi::PyGetSetDef {
@@ -524,7 +480,7 @@ fn make_type(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     let slot = |slot, pfunc| ffi::PyType_Slot { slot, pfunc };
     let mut slots = [
         slot(ffi::Py_tp_doc, DOC.as_ptr().cast_mut().cast::<c_void>()),
-        slot(ffi::Py_tp_methods, methods.as_mut_ptr().cast()),
+        slot(ffi::Py_tp_methods, methods.cast()),
         slot(ffi::Py_tp_members, members.as_mut_ptr().cast()),
         slot(ffi::Py_tp_getset, getters.as_mut_ptr().cast()),
         slot(ffi::Py_tp_repr, tp_repr as *mut c_void),

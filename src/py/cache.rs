@@ -2,16 +2,17 @@
 
 use super::async_flight::Flights;
 use super::clock;
-use super::ffi::{self, Arg, Given, Object, Raised};
+use super::error::exception;
+use super::ffi::{self, Given, Object, Raised};
 use super::key::{CallKey, Key, KeyRules, Lone, Several};
 use super::parameters::{Parameters, Unfit};
 use super::shared::{Scratch, Shared};
 use crate::backend::memory::{Lookup, Memory, Query, Tally};
 use crate::options::{Backend, Naming, Options};
 use pyo3::PyTraverseError;
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
-use pyo3::types::{PyDict, PyTuple};
 
 /// Which of the two decorators made a cache, and so which promise it keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,29 +212,18 @@ impl Cache {
         }
     }
 
-    /// The same for arguments that came as a tuple and a dict. Raises what hashing raises, and `TypeError` where the function
+    /// The same for a method that takes what the function takes. Raises what hashing raises, and `TypeError` where the function
     /// takes no such arguments.
     pub(crate) fn with_key_of<B: WithKey>(
         &self,
+        py: Python<'_>,
         method: &str,
-        args: &Bound<'_, PyTuple>,
-        kwargs: Option<&Bound<'_, PyDict>>,
+        given: Given<'_>,
         body: B,
     ) -> PyResult<B::Output> {
-        let py = args.py();
-        let mut owned: Vec<Object> = args.iter().map(|value| value.unbind().into()).collect();
-        let mut names = None;
-        if let Some(kwargs) = kwargs.filter(|kwargs| !kwargs.is_empty()) {
-            owned.extend(kwargs.values().iter().map(|value| Object::from(value.unbind())));
-            names = Some(Object::from(PyTuple::new(py, kwargs.keys())?.into_any().unbind()));
-        }
-        let values: Vec<Arg<'_>> = owned.iter().map(|value| Arg::new(value)).collect();
-        let tuple = names.as_ref().map(|names| Arg::new(names));
-        let names = tuple.map_or(&[][..], ffi::items);
-        let given = Given { values: &values, positional: args.len(), names, tuple };
         self.with_key(given, body).map_err(|unfit| match unfit {
             Unfit::Raised(raised) => raised.fetch(py),
-            Unfit::Mismatch => pyo3::exceptions::PyTypeError::new_err(format!(
+            Unfit::Mismatch => exception::<PyTypeError>(&format!(
                 "{method}() takes the arguments that the function takes, self or cls included: these do not fit its signature"
             )),
         })

@@ -1,41 +1,38 @@
 //! The native callable that stands in for a decorated function.
 //!
 //! A pyclass holds the state and the methods. pyo3 can give it no vectorcall slot, so the type in use is one derived from
-//! it when the module is imported; see [`super::ffi::derive_callable`].
+//! it when the module is imported; see [`super::method::derive_function`].
 
 #![allow(clippy::doc_markdown, reason = "help() shows these texts as they stand")]
 
 use super::async_flight::Flights;
 use super::cache::{Cache, Contains, Flavour, Invalidate, Settings, WithKey};
 use super::cached_coroutine::Coroutines;
-use super::error::{name_of, shown};
+use super::error::{exception, name_of, shown};
 use super::ffi::{self, Arg, Call, Entrance, Entry, Given, Object, Raised};
 use super::key::{CallKey, Lone, Pair, Several};
+use super::method::{self, Behaviour, methods};
 use super::parameters::Unfit;
 use super::shared::Shared;
 #[cfg(unix)]
 use super::shared_calls::{SharedCoroutines, SharedValues};
-use super::{decorator, info};
+use super::{decorator, info, names, thread};
 use crate::backend::memory::{Lookup, Tally};
 use crate::options::{Naming, Options, Version};
 use pyo3::PyTraverseError;
-use pyo3::exceptions::{PyAttributeError, PyTypeError};
+use pyo3::exceptions::PyTypeError;
+use pyo3::ffi::METH_CLASS;
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyString, PyTuple, PyType};
+use pyo3::types::{PyDict, PyString, PyType};
 use std::ffi::CStr;
 use std::marker::PhantomData;
-use std::sync::Mutex;
 
 static TYPE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
-/// `types.MethodType`.
-static METHOD: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 /// See [`inspect_mark`].
 static MARK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-/// `types.GenericAlias`.
-static ALIAS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
 const NAME: &CStr = c"warp_cache.CachedFunction";
 const DOC: &CStr = c"A function with a cache in front of it: what cache() and lru_cache() return.";
@@ -50,9 +47,9 @@ pub(crate) struct CachedFunction {
     cache: Cache,
     /// The user's function. It is not cleared by a garbage collection: a cycle through it has another link that was
     /// made later, and that one is cleared.
-    function: Py<PyAny>,
+    function: Object,
     /// For a coroutine function, the function that runs in the end: what `inspect` on older Pythons looks at.
-    runs: Option<Py<PyAny>>,
+    runs: Option<Object>,
 }
 
 /// What kind of function is cached.
@@ -289,10 +286,9 @@ impl CachedFunction {
         runs: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = function.py();
-        let state = Self { entry, cache, function: function.clone().unbind(), runs };
-        let blueprint = Bound::new(py, Blueprint(Mutex::new(Some(state))))?;
+        let state = Self { entry, cache, function: function.clone().unbind().into(), runs: runs.map(Object::from) };
         let kind = cached_function_type(py)?;
-        let wrapper = ffi::without_collection(py, || kind.call1((blueprint,)))?;
+        let wrapper = method::adopt(ffi::without_collection(py, || Bound::new(py, state))?, kind);
         carry_metadata(&wrapper, function)?;
         Ok(wrapper)
     }
@@ -304,7 +300,7 @@ impl CachedFunction {
     /// The shared backend, which `method` is for.
     fn shared(&self, method: &str) -> PyResult<&Shared> {
         self.cache.shared.as_ref().ok_or_else(|| {
-            PyTypeError::new_err(format!(
+            exception::<PyTypeError>(&format!(
                 "{method}() is for backend=\"shared\": this cache is in the memory of this process"
             ))
         })
@@ -320,176 +316,224 @@ impl CachedFunction {
     }
 }
 
-/// Carries the state of a new callable through Python's constructor protocol.
-#[pyclass(frozen, name = "_Blueprint", module = "warp_cache")]
-struct Blueprint(Mutex<Option<CachedFunction>>);
+impl Drop for CachedFunction {
+    fn drop(&mut self) {
+        // Its dict is dropped next, by pyo3.
+        ffi::attached(thread::prepare);
+    }
+}
 
 #[pymethods]
 impl CachedFunction {
-    #[new]
-    #[pyo3(signature = (*args, **_kwargs), text_signature = None)]
-    fn new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
-        let state = args.iter().next().and_then(|first| {
-            let blueprint = first.cast_into::<Blueprint>().ok()?;
-            blueprint.get().0.lock().ok()?.take()
-        });
-        state
-            .ok_or_else(|| PyTypeError::new_err("a CachedFunction is made by warp_cache.cache or warp_cache.lru_cache"))
-    }
-
-    /// `CachedFunction[[int], str]`, for annotations.
-    #[classmethod]
-    #[pyo3(signature = (item, /))]
-    fn __class_getitem__<'py>(cls: &Bound<'py, PyType>, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        ALIAS.import(cls.py(), "types", "GenericAlias")?.call1((cls, item))
-    }
-
-    /// For what functools.update_wrapper does not carry over.
-    fn __getattr__<'py>(slf: &Bound<'py, Self>, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        // From 3.14 on: it carries what makes the annotations.
-        if cfg!(Py_3_14) && name == "__annotations__" {
-            return slf.get().function.bind(py).getattr(name);
-        }
-        if let Some(runs) = &slf.get().runs
-            && let Some(value) = coroutine_mark(runs.bind(py), name)?
-        {
-            return Ok(value);
-        }
-        Err(PyAttributeError::new_err(format!("'CachedFunction' object has no attribute {}", shown(name))))
-    }
-
-    /// Bind to an instance, as a function does.
-    fn __get__<'py>(
-        slf: &Bound<'py, Self>,
-        instance: Option<&Bound<'py, PyAny>>,
-        owner: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let _ = owner;
-        let Some(instance) = instance.filter(|instance| !instance.is_none()) else {
-            return Ok(slf.clone().into_any());
-        };
-        METHOD.import(slf.py(), "types", "MethodType")?.call1((slf, instance))
-    }
-
-    /// Return the cache's statistics.
-    ///
-    /// Entries whose time is over are dropped first, so current_size counts live ones. For the shared backend, the statistics of
-    /// all processes.
-    fn cache_info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        if let Some(shared) = &self.cache.shared {
-            return shared.info(py, self.cache.options.max_size);
-        }
-        let (stats, current_size) = self.cache.memory.info(py);
-        info::cache_info(py, stats, self.cache.options.max_size, current_size)
-    }
-
-    /// Remove all entries and reset the statistics. For the shared backend, for all processes.
-    fn cache_clear(&self, py: Python<'_>) -> PyResult<()> {
-        self.cache.clear(py)
-    }
-
-    /// Remove the file of the shared backend, for all processes, and return whether there was one.
-    ///
-    /// The next call begins a new one. Raises TypeError for the memory backend, and OSError where the file can't be removed.
-    fn cache_unlink(&self, py: Python<'_>) -> PyResult<bool> {
-        self.shared("cache_unlink")?.unlink(py)
-    }
-
-    /// Return the state of the shared backend's region: SharedStats(path, bytes, steals, repairs, give_ups, checksum_failures).
-    ///
-    /// Raises TypeError for the memory backend.
-    fn shared_stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.shared("shared_stats")?.stats(py)
-    }
-
-    /// Return the parameters in force, as a new dict.
-    fn cache_parameters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let Options { strategy, max_size, ttl, backend, max_key_size, max_value_size, typed, single_flight: _ } =
-            self.cache.options;
-        let naming: &Naming = &self.cache.naming;
-        let parameters = PyDict::new(py);
-        match self.cache.flavour {
-            Flavour::LruCache => {
-                parameters.set_item("maxsize", max_size)?;
-                parameters.set_item("typed", typed)?;
-            }
-            Flavour::Cache => {
-                parameters.set_item("strategy", info::member(info::strategy_type(py)?, strategy as usize)?)?;
-                parameters.set_item("max_size", max_size)?;
-                parameters.set_item("ttl", ttl.map(crate::options::Ttl::seconds))?;
-                parameters.set_item("backend", info::member(info::backend_type(py)?, backend as usize)?)?;
-                parameters.set_item("max_key_size", max_key_size)?;
-                parameters.set_item("max_value_size", max_value_size)?;
-                parameters.set_item("typed", typed)?;
-                parameters.set_item("single_flight", self.cache.is_single_flight())?;
-                parameters.set_item("name", naming.name.as_deref())?;
-                match &naming.version {
-                    None => parameters.set_item("version", py.None())?,
-                    Some(Version::Number(number)) => parameters.set_item("version", number)?,
-                    Some(Version::Text(text)) => parameters.set_item("version", text)?,
-                }
-            }
-        }
-        Ok(parameters)
-    }
-
-    /// Drop the entry of these arguments and return whether there was one.
-    ///
-    /// Takes what the function takes; for a method, the instance first.
-    #[pyo3(signature = (*args, **kwargs))]
-    fn cache_invalidate(&self, args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<bool> {
-        self.cache.with_key_of("cache_invalidate", args, kwargs, Invalidate(&self.cache, args.py()))
-    }
-
-    /// Return whether a call with these arguments would hit, without counting it or touching the entry.
-    ///
-    /// Takes what the function takes; for a method, the instance first.
-    #[pyo3(signature = (*args, **kwargs))]
-    fn cache_contains(&self, args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<bool> {
-        self.cache.with_key_of("cache_contains", args, kwargs, Contains(&self.cache, args.py()))
-    }
-
-    fn __repr__(slf: &Bound<'_, Self>) -> String {
-        let name = name_of(slf).unwrap_or_else(|| shown(slf.get().function.bind(slf.py())));
-        format!("<warp_cache.CachedFunction {name} at {:p}>", slf.as_ptr())
-    }
-
-    /// Pickled by name, as a function is.
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        slf.getattr("__qualname__")
-    }
-
-    /// A copy is the object itself, as for a function.
-    fn __copy__<'py>(slf: &Bound<'py, Self>) -> Bound<'py, Self> {
-        slf.clone()
-    }
-
-    /// A copy is the object itself, as for a function.
-    #[pyo3(signature = (memo, /))]
-    fn __deepcopy__<'py>(slf: &Bound<'py, Self>, memo: &Bound<'py, PyAny>) -> Bound<'py, Self> {
-        let _ = memo;
-        slf.clone()
-    }
-
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.function)?;
+        visit.call(&*self.function)?;
         if let Some(runs) = &self.runs {
-            visit.call(runs)?;
+            visit.call(&**runs)?;
         }
         self.cache.traverse(&visit)
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| self.cache.clear_here(py));
+        ffi::attached(|py| self.cache.clear_here(py));
     }
+}
+
+impl Behaviour for CachedFunction {
+    /// For what functools.update_wrapper does not carry over.
+    fn attribute<'py>(this: &Bound<'py, Self>, name: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = this.py();
+        // From 3.14 on: it carries what makes the annotations.
+        if cfg!(Py_3_14) && name == "__annotations__" {
+            return this.get().function.bind(py).getattr(name).map(Some);
+        }
+        match &this.get().runs {
+            Some(runs) => coroutine_mark(runs.bind(py), name),
+            None => Ok(None),
+        }
+    }
+
+    /// Binds to an instance, as a function does.
+    fn bind<'py>(this: &Bound<'py, Self>, instance: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
+        match instance {
+            Some(instance) => ffi::bound_method(this.as_any(), instance),
+            None => Ok(this.clone().into_any()),
+        }
+    }
+
+    fn represent(this: &Bound<'_, Self>) -> PyResult<String> {
+        let name = name_of(this).unwrap_or_else(|| shown(this.get().function.bind(this.py())));
+        Ok(format!("<warp_cache.CachedFunction {name} at {:p}>", this.as_ptr()))
+    }
+}
+
+type This<'a, 'py> = &'a Bound<'py, CachedFunction>;
+type Answered<'py> = PyResult<Bound<'py, PyAny>>;
+
+methods! {
+    CacheInfo(CachedFunction, 0) = "cache_info" "($self, /)" "Return the cache's statistics.
+
+Entries whose time is over are dropped first, so current_size counts live ones. For the shared backend, the statistics of
+all processes." cache_info;
+
+    CacheClear(CachedFunction, 0) = "cache_clear" "($self, /)"
+        "Remove all entries and reset the statistics. For the shared backend, for all processes." cache_clear;
+
+    CacheUnlink(CachedFunction, 0) = "cache_unlink" "($self, /)"
+        "Remove the file of the shared backend, for all processes, and return whether there was one.
+
+The next call begins a new one. Raises TypeError for the memory backend, and OSError where the file can't be removed."
+        cache_unlink;
+
+    SharedStats(CachedFunction, 0) = "shared_stats" "($self, /)"
+        "Return the state of the shared backend's region: SharedStats(path, bytes, steals, repairs, give_ups, checksum_failures).
+
+Raises TypeError for the memory backend." shared_stats;
+
+    CacheParameters(CachedFunction, 0) = "cache_parameters" "($self, /)"
+        "Return the parameters in force, as a new dict." cache_parameters;
+
+    CacheInvalidate(CachedFunction, 0) = "cache_invalidate" "($self, /, *args, **kwargs)"
+        "Drop the entry of these arguments and return whether there was one.
+
+Takes what the function takes; for a method, the instance first." cache_invalidate;
+
+    CacheContains(CachedFunction, 0) = "cache_contains" "($self, /, *args, **kwargs)"
+        "Return whether a call with these arguments would hit, without counting it or touching the entry.
+
+Takes what the function takes; for a method, the instance first." cache_contains;
+
+    Reduce(CachedFunction, 0) = "__reduce__" "($self, /)" "Pickled by name, as a function is." reduce;
+
+    Copy(CachedFunction, 0) = "__copy__" "($self, /)" "A copy is the object itself, as for a function." copy;
+
+    DeepCopy(CachedFunction, 0) = "__deepcopy__" "($self, memo, /)"
+        "A copy is the object itself, as for a function." deep_copy;
+
+    ClassGetItem(PyType, METH_CLASS) = "__class_getitem__" "($type, item, /)"
+        "CachedFunction[[int], str], for annotations." class_get_item;
+}
+
+fn cache_info<'py>(this: This<'_, 'py>, given: Given<'_>) -> Answered<'py> {
+    method::nothing("cache_info", &given)?;
+    let py = this.py();
+    let cache = &this.get().cache;
+    if let Some(shared) = &cache.shared {
+        return shared.info(py, cache.options.max_size);
+    }
+    let (stats, current_size) = cache.memory.info(py);
+    info::cache_info(py, stats, cache.options.max_size, current_size)
+}
+
+fn cache_clear<'py>(this: This<'_, 'py>, given: Given<'_>) -> Answered<'py> {
+    method::nothing("cache_clear", &given)?;
+    this.get().cache.clear(this.py())?;
+    Ok(this.py().None().into_bound(this.py()))
+}
+
+fn cache_unlink<'py>(this: This<'_, 'py>, given: Given<'_>) -> Answered<'py> {
+    method::nothing("cache_unlink", &given)?;
+    let removed = this.get().shared("cache_unlink")?.unlink(this.py())?;
+    Ok(ffi::truth(this.py(), removed))
+}
+
+fn shared_stats<'py>(this: This<'_, 'py>, given: Given<'_>) -> Answered<'py> {
+    method::nothing("shared_stats", &given)?;
+    this.get().shared("shared_stats")?.stats(this.py())
+}
+
+fn cache_parameters<'py>(this: This<'_, 'py>, given: Given<'_>) -> Answered<'py> {
+    method::nothing("cache_parameters", &given)?;
+    parameters_in_force(this.py(), &this.get().cache).map_err(|raised| raised.fetch(this.py()))
+}
+
+fn parameters_in_force<'py>(py: Python<'py>, cache: &Cache) -> Result<Bound<'py, PyAny>, Raised> {
+    let Options { strategy, max_size, ttl, backend, max_key_size, max_value_size, typed, single_flight: _ } =
+        cache.options;
+    let naming: &Naming = &cache.naming;
+    let none = || Object::from(py.None());
+    let truth = |truth| Object::from(ffi::truth(py, truth));
+    let text = |text: &Option<String>| text.as_ref().map_or_else(|| Ok(none()), |text| ffi::new_text(py, text));
+    let max_size = max_size.map_or_else(|| Ok(none()), |size| ffi::new_count(py, size as u64))?;
+    let parameters = ffi::new_dict(py)?;
+    let put = |name, value| ffi::put(py, &parameters, name, &value);
+    match cache.flavour {
+        Flavour::LruCache => {
+            put(c"maxsize", max_size)?;
+            put(c"typed", truth(typed))?;
+        }
+        Flavour::Cache => {
+            put(c"strategy", info::member(py, info::strategy_type(py)?, strategy as u64)?)?;
+            put(c"max_size", max_size)?;
+            put(c"ttl", ttl.map_or_else(|| Ok(none()), |ttl| ffi::new_float(py, ttl.seconds()))?)?;
+            put(c"backend", info::member(py, info::backend_type(py)?, backend as u64)?)?;
+            put(c"max_key_size", ffi::new_count(py, max_key_size.into())?)?;
+            put(c"max_value_size", ffi::new_count(py, max_value_size.into())?)?;
+            put(c"typed", truth(typed))?;
+            put(c"single_flight", truth(cache.is_single_flight()))?;
+            put(c"name", text(&naming.name)?)?;
+            put(
+                c"version",
+                match &naming.version {
+                    None => none(),
+                    Some(Version::Number(number)) => ffi::new_int(py, *number)?,
+                    Some(Version::Text(text)) => ffi::new_text(py, text)?,
+                },
+            )?;
+        }
+    }
+    Ok(parameters.into_bound(py))
+}
+
+fn cache_invalidate<'py>(this: This<'_, 'py>, given: Given<'_>) -> Answered<'py> {
+    let (py, cache) = (this.py(), &this.get().cache);
+    let invalidated = cache.with_key_of(py, "cache_invalidate", given, Invalidate(cache, py))?;
+    Ok(ffi::truth(py, invalidated))
+}
+
+fn cache_contains<'py>(this: This<'_, 'py>, given: Given<'_>) -> Answered<'py> {
+    let (py, cache) = (this.py(), &this.get().cache);
+    let contained = cache.with_key_of(py, "cache_contains", given, Contains(cache, py))?;
+    Ok(ffi::truth(py, contained))
+}
+
+fn reduce<'py>(this: This<'_, 'py>, given: Given<'_>) -> Answered<'py> {
+    method::nothing("__reduce__", &given)?;
+    this.getattr(names::of(this.py()).qualname.bind(this.py()))
+}
+
+fn copy<'py>(this: This<'_, 'py>, given: Given<'_>) -> Answered<'py> {
+    method::nothing("__copy__", &given)?;
+    Ok(this.clone().into_any())
+}
+
+fn deep_copy<'py>(this: This<'_, 'py>, given: Given<'_>) -> Answered<'py> {
+    method::only("__deepcopy__", &given)?;
+    Ok(this.clone().into_any())
+}
+
+fn class_get_item<'py>(this: &Bound<'py, PyType>, given: Given<'_>) -> Answered<'py> {
+    let item = method::only("__class_getitem__", &given)?;
+    ffi::generic_alias(this, item)
 }
 
 /// The type of decorated functions.
 pub(crate) fn cached_function_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     TYPE.get_or_try_init(py, || {
         let offset = entry_offset(py)?;
-        let derived = ffi::derive_callable::<CachedFunction>(py, NAME, DOC, offset)?;
+        let methods = [
+            method::definition::<CacheInfo>(),
+            method::definition::<CacheClear>(),
+            method::definition::<CacheUnlink>(),
+            method::definition::<SharedStats>(),
+            method::definition::<CacheParameters>(),
+            method::definition::<CacheInvalidate>(),
+            method::definition::<CacheContains>(),
+            method::definition::<Reduce>(),
+            method::definition::<Copy>(),
+            method::definition::<DeepCopy>(),
+            method::definition::<ClassGetItem>(),
+        ];
+        let derived = method::derive_function::<CachedFunction, _>(py, NAME, DOC, offset, methods)?;
         Ok(derived.unbind())
     })
     .map(|kind| kind.bind(py))
@@ -500,7 +544,7 @@ fn entry_offset(py: Python<'_>) -> PyResult<isize> {
     let function = py.None();
     let settings = Settings { options: Options::default(), naming: Naming::default(), flavour: Flavour::LruCache };
     let cache = Cache::new(function.bind(py), settings, None)?;
-    let probe = CachedFunction { entry: Entry::of::<Counting>(), cache, function, runs: None };
+    let probe = CachedFunction { entry: Entry::of::<Counting>(), cache, function: function.into(), runs: None };
     let probe = ffi::without_collection(py, || Bound::new(py, probe))?;
     let state = std::ptr::from_ref(probe.get()).addr() + std::mem::offset_of!(CachedFunction, entry);
     Ok((state - probe.as_ptr().addr()).cast_signed())

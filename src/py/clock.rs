@@ -1,5 +1,6 @@
 //! A way to move the time by hand, for tests: what is decorated while a manual clock is entered keeps that clock.
 
+use super::error::exception;
 use crate::clock::{Clock, ManualClock};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -37,7 +38,8 @@ impl PyManualClock {
 
     /// Moves the time on.
     fn advance(&self, seconds: f64) -> PyResult<()> {
-        let step = Duration::try_from_secs_f64(seconds).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let step =
+            Duration::try_from_secs_f64(seconds).map_err(|error| exception::<PyValueError>(&error.to_string()))?;
         self.0.advance(u64::try_from(step.as_nanos()).unwrap_or(u64::MAX));
         Ok(())
     }

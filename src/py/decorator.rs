@@ -4,13 +4,16 @@
 
 use super::cache::{Flavour, Settings};
 use super::cached_function::{self, CachedFunction};
-use super::error::{shown, shown_with_type};
-use super::ffi;
+use super::error::{exception, shown, shown_with_type};
+use super::ffi::{self, Arg, Given};
+use super::method::{self, methods};
 use crate::options::{Backend, Choice, Naming, Options, OptionsError, Strategy, Ttl, Version};
 use pyo3::exceptions::{PyNotImplementedError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyFloat, PyInt, PyString};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBool, PyFloat, PyInt, PyString, PyType};
 use std::borrow::Cow;
+use std::ffi::CStr;
 
 /// What a cached function has besides the function's own attributes.
 pub(crate) const CACHE_METHODS: [&str; 7] = [
@@ -29,15 +32,11 @@ enum Argument<'py> {
     Given(Bound<'py, PyAny>),
 }
 
-impl<'a, 'py> FromPyObject<'a, 'py> for Argument<'py> {
-    type Error = PyErr;
-
-    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        Ok(Self::Given(object.to_owned()))
-    }
-}
-
 impl<'py> Argument<'py> {
+    fn new(py: Python<'py>, value: Option<Arg<'_>>) -> Self {
+        value.map_or(Self::Absent, |value| Self::Given(value.bind(py).clone()))
+    }
+
     /// What `parse` makes of the argument, or the default if there is none.
     fn or<T>(self, default: T, parse: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<T>) -> PyResult<T> {
         match self {
@@ -47,58 +46,99 @@ impl<'py> Argument<'py> {
     }
 }
 
-/// Cache a function's results.
-///
-/// Use it bare, `@cache`, or with arguments, `@cache(max_size=1000, ttl=60)`. Calls with equal arguments run the function
-/// once; the arguments must be hashable, and are matched to the function's signature, so that for `def f(a, b=2)` the
-/// calls f(1), f(1, 2) and f(b=2, a=1) are one entry. Safe to call from any number of threads.
-///
-/// A coroutine function stays one: awaiting a hit never suspends, and calls that miss one key at the same time in one event
-/// loop wait for one computation, in which one that waits takes over when the one that runs is cancelled.
-///
-/// strategy: which entry a full cache evicts: a Strategy, its number, or its name in any case.
-/// max_size: the most entries kept, at least 0, or None for no bound. 0 keeps nothing.
-/// ttl: seconds for which a value stays valid, more than 0: an int, a float, or a timedelta. None: for ever.
-/// backend: where the entries live: a Backend, its number, or its name in any case. "shared" is one cache for all processes.
-/// max_key_size, max_value_size: the most bytes of a key and of a value in shared memory, 1 to 2147483647. Without effect on the
-///     memory backend.
-/// typed: whether equal arguments of different types, as 1 and 1.0, are different entries.
-/// single_flight: whether calls that miss one key at the same time wait for one computation. None: for coroutine functions only.
-/// name: names the cache in shared memory in place of the function's module, qualified name and code.
-/// version: a str or an int that tells caches of one name apart. Both without effect on the memory backend.
-///
-/// The decorated function has cache_info(), cache_clear(), cache_parameters(), cache_invalidate(*args, **kwargs) and
-/// cache_contains(*args, **kwargs); for the shared backend cache_unlink() and shared_stats(), too; __wrapped__ is the function
-/// itself.
-///
-/// Raises TypeError or ValueError for an argument of a wrong type or value, and TypeError when what is decorated is not callable or is
-/// a generator function. Raises RuntimeError for backend="shared" where there is no such backend, and NotImplementedError for
-/// single_flight=True with a plain function.
-#[pyfunction]
-#[pyo3(
-    signature = (
-        first = Argument::Absent, /, max_size = Argument::Absent, ttl = Argument::Absent, backend = Argument::Absent,
-        max_key_size = Argument::Absent, max_value_size = Argument::Absent, *, strategy = Argument::Absent,
-        typed = Argument::Absent, single_flight = Argument::Absent, name = Argument::Absent, version = Argument::Absent
-    ),
-    text_signature = "(strategy=Strategy.LRU, max_size=128, ttl=None, backend='memory', max_key_size=512, \
-                      max_value_size=4096, *, typed=False, single_flight=None, name=None, version=None)"
-)]
-#[allow(clippy::too_many_arguments, reason = "they are the decorator's")]
-fn cache<'py>(
-    py: Python<'py>,
-    first: Argument<'py>,
-    max_size: Argument<'py>,
-    ttl: Argument<'py>,
-    backend: Argument<'py>,
-    max_key_size: Argument<'py>,
-    max_value_size: Argument<'py>,
-    strategy: Argument<'py>,
-    typed: Argument<'py>,
-    single_flight: Argument<'py>,
-    name: Argument<'py>,
-    version: Argument<'py>,
-) -> PyResult<Bound<'py, PyAny>> {
+/// The parameters of `cache`. The first, which is the function or the strategy, has no name.
+const CACHE_PARAMETERS: [&str; 11] = [
+    "",
+    "max_size",
+    "ttl",
+    "backend",
+    "max_key_size",
+    "max_value_size",
+    "strategy",
+    "typed",
+    "single_flight",
+    "name",
+    "version",
+];
+
+/// The parameters of `lru_cache`.
+const LRU_CACHE_PARAMETERS: [&str; 10] = [
+    "maxsize",
+    "typed",
+    "max_size",
+    "ttl",
+    "backend",
+    "max_key_size",
+    "max_value_size",
+    "single_flight",
+    "name",
+    "version",
+];
+
+methods! {
+    Cache(PyModule, 0) = "cache" "(strategy=Strategy.LRU, max_size=128, ttl=None, backend='memory', max_key_size=512, \
+max_value_size=4096, *, typed=False, single_flight=None, name=None, version=None)" "Cache a function's results.
+
+Use it bare, `@cache`, or with arguments, `@cache(max_size=1000, ttl=60)`. Calls with equal arguments run the function
+once; the arguments must be hashable, and are matched to the function's signature, so that for `def f(a, b=2)` the
+calls f(1), f(1, 2) and f(b=2, a=1) are one entry. Safe to call from any number of threads.
+
+A coroutine function stays one: awaiting a hit never suspends, and calls that miss one key at the same time in one event
+loop wait for one computation, in which one that waits takes over when the one that runs is cancelled.
+
+strategy: which entry a full cache evicts: a Strategy, its number, or its name in any case.
+max_size: the most entries kept, at least 0, or None for no bound. 0 keeps nothing.
+ttl: seconds for which a value stays valid, more than 0: an int, a float, or a timedelta. None: for ever.
+backend: where the entries live: a Backend, its number, or its name in any case. \"shared\" is one cache for all processes.
+max_key_size, max_value_size: the most bytes of a key and of a value in shared memory, 1 to 2147483647. Without effect on the
+    memory backend.
+typed: whether equal arguments of different types, as 1 and 1.0, are different entries.
+single_flight: whether calls that miss one key at the same time wait for one computation. None: for coroutine functions only.
+name: names the cache in shared memory in place of the function's module, qualified name and code.
+version: a str or an int that tells caches of one name apart. Both without effect on the memory backend.
+
+The decorated function has cache_info(), cache_clear(), cache_parameters(), cache_invalidate(*args, **kwargs) and
+cache_contains(*args, **kwargs); for the shared backend cache_unlink() and shared_stats(), too; __wrapped__ is the function
+itself.
+
+Raises TypeError or ValueError for an argument of a wrong type or value, and TypeError when what is decorated is not callable or is
+a generator function. Raises RuntimeError for backend=\"shared\" where there is no such backend, and NotImplementedError for
+single_flight=True with a plain function." cache;
+
+    LruCache(PyModule, 0) = "lru_cache" "(maxsize=128, typed=False, *, max_size=..., ttl=None, backend='memory', \
+max_key_size=512, max_value_size=4096, single_flight=None, name=None, version=None)" "Cache a function's results, exactly as functools.lru_cache does, only faster.
+
+Use it bare, `@lru_cache`, or with arguments, `@lru_cache(maxsize=1000)`, `@lru_cache(None)`. Keyword order, and whether an
+argument is given by position or by name, make different entries.
+
+maxsize: the most entries kept; None for no bound; 0 or less keeps nothing. May be spelled max_size.
+typed: whether equal arguments of different types, as 1 and 1.0, are different entries.
+ttl, backend, max_key_size, max_value_size, single_flight, name, version: as for cache().
+
+The decorated function has cache_info(), cache_clear(), cache_parameters(), cache_invalidate(*args, **kwargs) and
+cache_contains(*args, **kwargs); for the shared backend cache_unlink() and shared_stats(), too; __wrapped__ is the function
+itself.
+
+Raises TypeError or ValueError for an argument of a wrong type or value, and TypeError when what is decorated is not callable.
+Raises RuntimeError for backend=\"shared\" where there is no such backend, and NotImplementedError for single_flight=True with a
+plain function." lru_cache;
+
+    SharedRegions(PyModule, 0) = "shared_regions" "(*, remove_unused=False)" "List the shared caches on this machine that belong to this user: name, path, bytes, entries, max_size, hits, misses, processes.
+
+remove_unused: first remove those that no living process has open.
+
+They are those in the folder of the environment variable WARP_CACHE_DIR, else in this user's own folder in memory.
+
+Raises OSError where the folder is not this user's alone. On systems without the shared backend the list is empty." shared_regions;
+
+    Decorate(CacheDecorator, 0) = "CacheDecorator" "(function, /)" "Put a cache of its own in front of a function." decorate_one;
+}
+
+fn cache<'py>(module: &Bound<'py, PyModule>, given: Given<'_>) -> PyResult<Bound<'py, PyAny>> {
+    let py = module.py();
+    let bound = method::bind(py, "cache", &CACHE_PARAMETERS, 6, &given)?;
+    let [first, max_size, ttl, backend, max_key_size, max_value_size, strategy, typed, single_flight, name, version] =
+        bound.map(|value| Argument::new(py, value));
     let default = Options::default();
     // Only in the first place may a callable stand for the function: a strategy that is named is one, or wrong.
     let (strategy, function) = match (first, strategy) {
@@ -106,7 +146,7 @@ fn cache<'py>(
         // What binds to a class but cannot be called is one of its methods, already wrapped.
         (Argument::Given(wrapped), _) if wrapped.get_type().hasattr("__get__")? => return Err(not_callable(&wrapped)),
         (Argument::Given(_), Argument::Given(_)) => {
-            return Err(PyTypeError::new_err("cache() got multiple values for argument 'strategy'"));
+            return Err(exception::<PyTypeError>("cache() got multiple values for argument 'strategy'"));
         }
         (Argument::Absent, given) | (given, Argument::Absent) => (given, None),
     };
@@ -126,46 +166,11 @@ fn cache<'py>(
     finish(py, Settings { options, naming, flavour: Flavour::Cache }, function)
 }
 
-/// Cache a function's results, exactly as functools.lru_cache does, only faster.
-///
-/// Use it bare, `@lru_cache`, or with arguments, `@lru_cache(maxsize=1000)`, `@lru_cache(None)`. Keyword order, and whether an
-/// argument is given by position or by name, make different entries.
-///
-/// maxsize: the most entries kept; None for no bound; 0 or less keeps nothing. May be spelled max_size.
-/// typed: whether equal arguments of different types, as 1 and 1.0, are different entries.
-/// ttl, backend, max_key_size, max_value_size, single_flight, name, version: as for cache().
-///
-/// The decorated function has cache_info(), cache_clear(), cache_parameters(), cache_invalidate(*args, **kwargs) and
-/// cache_contains(*args, **kwargs); for the shared backend cache_unlink() and shared_stats(), too; __wrapped__ is the function
-/// itself.
-///
-/// Raises TypeError or ValueError for an argument of a wrong type or value, and TypeError when what is decorated is not callable.
-/// Raises RuntimeError for backend="shared" where there is no such backend, and NotImplementedError for single_flight=True with a
-/// plain function.
-#[pyfunction]
-#[pyo3(
-    signature = (
-        maxsize = Argument::Absent, typed = Argument::Absent, *, max_size = Argument::Absent, ttl = Argument::Absent,
-        backend = Argument::Absent, max_key_size = Argument::Absent, max_value_size = Argument::Absent,
-        single_flight = Argument::Absent, name = Argument::Absent, version = Argument::Absent
-    ),
-    text_signature = "(maxsize=128, typed=False, *, max_size=..., ttl=None, backend='memory', max_key_size=512, \
-                      max_value_size=4096, single_flight=None, name=None, version=None)"
-)]
-#[allow(clippy::too_many_arguments, reason = "they are the decorator's")]
-fn lru_cache<'py>(
-    py: Python<'py>,
-    maxsize: Argument<'py>,
-    typed: Argument<'py>,
-    max_size: Argument<'py>,
-    ttl: Argument<'py>,
-    backend: Argument<'py>,
-    max_key_size: Argument<'py>,
-    max_value_size: Argument<'py>,
-    single_flight: Argument<'py>,
-    name: Argument<'py>,
-    version: Argument<'py>,
-) -> PyResult<Bound<'py, PyAny>> {
+fn lru_cache<'py>(module: &Bound<'py, PyModule>, given: Given<'_>) -> PyResult<Bound<'py, PyAny>> {
+    let py = module.py();
+    let bound = method::bind(py, "lru_cache", &LRU_CACHE_PARAMETERS, 2, &given)?;
+    let [maxsize, typed, max_size, ttl, backend, max_key_size, max_value_size, single_flight, name, version] =
+        bound.map(|value| Argument::new(py, value));
     let default = Options::default();
     let (maxsize, function) = match maxsize {
         Argument::Given(function) if function.is_callable() => (Argument::Absent, Some(function)),
@@ -173,7 +178,7 @@ fn lru_cache<'py>(
     };
     let max_size = match (maxsize, max_size) {
         (Argument::Given(_), Argument::Given(_)) => {
-            return Err(PyTypeError::new_err("maxsize and max_size are one argument, and both were given"));
+            return Err(exception::<PyTypeError>("maxsize and max_size are one argument, and both were given"));
         }
         (Argument::Absent, given) | (given, Argument::Absent) => given,
     };
@@ -192,43 +197,39 @@ fn lru_cache<'py>(
 }
 
 /// What `cache(...)` and `lru_cache(...)` return when they are given no function: a decorator with its options settled.
-#[pyclass(frozen, name = "CacheDecorator", module = "warp_cache")]
+#[pyclass(frozen, immutable_type, subclass, name = "_CacheDecorator", module = "warp_cache")]
 pub(crate) struct CacheDecorator(Settings);
 
-#[pymethods]
-impl CacheDecorator {
-    /// Put a cache of its own in front of a function.
-    #[pyo3(signature = (function, /))]
-    fn __call__<'py>(&self, function: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        decorate(function, self.0.clone())
-    }
+static DECORATOR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+
+fn decorator_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    const DOC: &CStr = c"What cache(...) and lru_cache(...) return: a decorator with its options settled.";
+    let made = || method::derive_callable::<Decorate>(py, c"warp_cache.CacheDecorator", DOC).map(Bound::unbind);
+    DECORATOR.get_or_try_init(py, made).map(|kind| kind.bind(py))
 }
 
-/// List the shared caches on this machine that belong to this user: name, path, bytes, entries, max_size, hits, misses, processes.
-///
-/// remove_unused: first remove those that no living process has open.
-///
-/// They are those in the folder of the environment variable WARP_CACHE_DIR, else in this user's own folder in memory.
-///
-/// Raises OSError where the folder is not this user's alone. On systems without the shared backend the list is empty.
-#[pyfunction]
-#[pyo3(signature = (*, remove_unused = false))]
-fn shared_regions(py: Python<'_>, remove_unused: bool) -> PyResult<Vec<Bound<'_, PyAny>>> {
-    super::shared::regions(py, remove_unused)
+/// Puts a cache of its own in front of a function.
+fn decorate_one<'py>(this: &Bound<'py, CacheDecorator>, given: Given<'_>) -> PyResult<Bound<'py, PyAny>> {
+    let function = method::only("CacheDecorator", &given)?;
+    decorate(function.bind(this.py()), this.get().0.clone())
+}
+
+fn shared_regions<'py>(module: &Bound<'py, PyModule>, given: Given<'_>) -> PyResult<Bound<'py, PyAny>> {
+    let py = module.py();
+    let [removes_unused] = method::bind(py, "shared_regions", &["remove_unused"], 0, &given)?;
+    let removes_unused = match removes_unused {
+        Some(value) => boolean(value.bind(py), "remove_unused", "True or False")?,
+        None => false,
+    };
+    super::shared::regions(py, removes_unused)
 }
 
 /// Adds the decorators to the module.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    let functions = [
-        wrap_pyfunction!(cache, module)?,
-        wrap_pyfunction!(lru_cache, module)?,
-        wrap_pyfunction!(shared_regions, module)?,
-    ];
-    for function in functions {
-        function.setattr("__module__", "warp_cache")?;
-        module.add_function(function)?;
-    }
-    module.add_class::<CacheDecorator>()
+    let functions =
+        [method::definition::<Cache>(), method::definition::<LruCache>(), method::definition::<SharedRegions>()];
+    method::add_functions(module, functions)?;
+    module.add("CacheDecorator", decorator_type(module.py())?)
 }
 
 fn finish<'py>(
@@ -241,7 +242,7 @@ fn finish<'py>(
     }
     match function {
         Some(function) => decorate(&function, settings),
-        None => Ok(Bound::new(py, CacheDecorator(settings))?.into_any()),
+        None => Ok(method::adopt(Bound::new(py, CacheDecorator(settings))?, decorator_type(py)?)),
     }
 }
 
@@ -251,12 +252,12 @@ fn decorate<'py>(function: &Bound<'py, PyAny>, settings: Settings) -> PyResult<B
     }
     match Calls::of(function)? {
         Calls::Coroutine(runs) => CachedFunction::of_coroutine_function(function, runs, settings),
-        Calls::Generator if settings.flavour == Flavour::Cache => Err(PyTypeError::new_err(format!(
+        Calls::Generator if settings.flavour == Flavour::Cache => Err(exception::<PyTypeError>(&format!(
             "a generator function cannot be cached: its first caller would exhaust the generator for all others; cache a \
              function that returns a list or a tuple of the items instead, got {}",
             shown(function)
         ))),
-        _ if settings.options.single_flight == Some(true) => Err(PyNotImplementedError::new_err(format!(
+        _ if settings.options.single_flight == Some(true) => Err(exception::<PyNotImplementedError>(&format!(
             "single_flight=True is implemented for coroutine functions only as yet; use single_flight=False or leave it out \
              for {}",
             shown(function)
@@ -268,7 +269,7 @@ fn decorate<'py>(function: &Bound<'py, PyAny>, settings: Settings) -> PyResult<B
 fn not_callable(got: &Bound<'_, PyAny>) -> PyErr {
     let order =
         if got.get_type().hasattr("__get__").unwrap_or(false) { "; put this decorator below the other" } else { "" };
-    PyTypeError::new_err(format!("only a callable can be decorated, got {}{order}", shown(got)))
+    exception::<PyTypeError>(&format!("only a callable can be decorated, got {}{order}", shown(got)))
 }
 
 /// What calling a callable gives.
@@ -343,7 +344,7 @@ fn is_marked(object: &Bound<'_, PyAny>) -> PyResult<bool> {
 }
 
 fn wrong_type(argument: &str, accepted: &str, got: &Bound<'_, PyAny>) -> PyErr {
-    PyTypeError::new_err(format!("{argument} must be {accepted}, got {}", shown_with_type(got)))
+    exception::<PyTypeError>(&format!("{argument} must be {accepted}, got {}", shown_with_type(got)))
 }
 
 /// A whole number that is no bool. `None` when it is beyond 64 bits.
@@ -376,7 +377,7 @@ fn functools_size(value: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
     }
     if !value.get_type().hasattr("__index__")? {
         let message = format!("Expected first argument to be an integer, a callable, or None, got {}", shown(value));
-        return Err(PyTypeError::new_err(message));
+        return Err(exception::<PyTypeError>(&message));
     }
     match whole(value, "maxsize", "an int or None")? {
         Some(number) => Ok(Some(Options::size(number.max(0))?)),
@@ -454,7 +455,7 @@ fn time_to_live(value: &Bound<'_, PyAny>) -> PyResult<Option<Ttl>> {
 }
 
 fn choice<C: Choice>(value: &Bound<'_, PyAny>) -> PyResult<C> {
-    let refused = || Err(PyValueError::new_err(C::refuse(shown(value)).to_string()));
+    let refused = || Err(exception::<PyValueError>(&C::refuse(shown(value)).to_string()));
     if let Ok(name) = value.cast::<PyString>() {
         return C::from_name(&name.to_string_lossy()).map_or_else(refused, Ok);
     }

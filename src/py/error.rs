@@ -1,10 +1,11 @@
 //! Where errors of this crate become Python's exceptions.
 
+use super::ffi::{self, Raised};
 use crate::options::OptionsError;
-use pyo3::PyErr;
 use pyo3::exceptions::{PyRuntimeWarning, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
+use pyo3::{PyErr, PyTypeInfo};
 
 pyo3::create_exception!(
     warp_cache,
@@ -15,8 +16,15 @@ pyo3::create_exception!(
 
 impl From<OptionsError> for PyErr {
     fn from(error: OptionsError) -> Self {
-        PyValueError::new_err(error.to_string())
+        exception::<PyValueError>(&error.to_string())
     }
+}
+
+/// An exception of that class, already made: pyo3's own are made when they are raised, and where there is no memory for one
+/// that ends the process. Here a `MemoryError` takes its place.
+#[cold]
+pub(crate) fn exception<T: PyTypeInfo>(text: &str) -> PyErr {
+    ffi::attached(|py| Raised::new::<T>(py, text).fetch(py))
 }
 
 /// The object as an error message shows it: its repr if that works and is short, else its type.

@@ -6,17 +6,17 @@
 
 #![allow(unsafe_code)]
 
+use super::thread;
 use crate::backend::memory::Match;
-#[cfg(unix)]
-use crate::sync::FREE_THREADED;
-use pyo3::exceptions::{PyBaseException, PyDeprecationWarning, PyImportError, PyTypeError};
+pub(crate) use crate::sync::FREE_THREADED;
+use pyo3::exceptions::{PyBaseException, PyDeprecationWarning, PyImportError, PySystemError, PyTypeError};
 use pyo3::ffi;
 use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::pyclass::boolean_struct::True;
-use pyo3::types::{PyDict, PyString, PyTraceback, PyTuple, PyType};
+use pyo3::types::{PyBool, PyDict, PyString, PyTraceback, PyTuple, PyType};
 use pyo3::{PyClass, PyTypeInfo};
-use std::ffi::{CStr, c_void};
+use std::ffi::CStr;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
@@ -45,11 +45,66 @@ impl Raised {
         Raised(())
     }
 
+    /// Raises an exception of that class.
+    ///
+    /// Where there is no memory for its text, what is raised is a `MemoryError`. pyo3's own errors are made when they are
+    /// raised, and panic there.
+    #[cold]
+    pub(crate) fn new<T: PyTypeInfo>(py: Python<'_>, text: &str) -> Self {
+        // SAFETY: the thread is attached, the text is as long as said, and the class is one of exceptions. Where there is no
+        // text, the error is set already.
+        unsafe {
+            let text = ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len().cast_signed());
+            if !text.is_null() {
+                ffi::PyErr_SetObject(T::type_object_raw(py).cast(), text);
+                ffi::Py_DECREF(text);
+            }
+        }
+        Raised(())
+    }
+
     /// Takes the exception out of the error indicator.
+    ///
+    /// `PyErr::fetch` is no way to do so: it begins to panic when it meets a `PanicException`, which is a class like any
+    /// other to whoever finds it.
     #[cold]
     #[allow(clippy::unused_self, reason = "having one is what says that there is an exception")]
     pub(crate) fn fetch(self, py: Python<'_>) -> PyErr {
-        PyErr::fetch(py)
+        take_error(py).unwrap_or_else(|| PySystemError::new_err("an error was reported, and no exception was set"))
+    }
+}
+
+/// Runs `body`, and tells pyo3 that the thread is attached. Only called where it is: by what the interpreter calls, and by what
+/// owns an [`Object`].
+pub(crate) fn attached<R>(body: impl FnOnce(Python<'_>) -> R) -> R {
+    // SAFETY: the thread is attached, so that the interpreter runs.
+    unsafe { Python::attach_unchecked(body) }
+}
+
+/// Takes the exception that is set out of the error indicator.
+pub(crate) fn take_error(py: Python<'_>) -> Option<PyErr> {
+    // SAFETY: the thread is attached. What the indicator had is owned by whoever takes it, and it is an instance of an
+    // exception once it has been normalized.
+    unsafe {
+        #[cfg(Py_3_12)]
+        let exception = ffi::PyErr_GetRaisedException();
+        #[cfg(not(Py_3_12))]
+        let exception = {
+            let (mut kind, mut exception, mut traceback) =
+                (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
+            ffi::PyErr_Fetch(&raw mut kind, &raw mut exception, &raw mut traceback);
+            if kind.is_null() {
+                return None;
+            }
+            ffi::PyErr_NormalizeException(&raw mut kind, &raw mut exception, &raw mut traceback);
+            if !traceback.is_null() {
+                ffi::PyException_SetTraceback(exception, traceback);
+            }
+            ffi::Py_XDECREF(traceback);
+            ffi::Py_XDECREF(kind);
+            exception
+        };
+        Bound::from_owned_ptr_or_opt(py, exception).map(PyErr::from_value)
     }
 }
 
@@ -67,6 +122,12 @@ impl<T> std::fmt::Debug for Object<T> {
 }
 
 impl<T> Object<T> {
+    /// The same reference, as pyo3 has it while the thread is known to be attached.
+    pub(crate) fn into_bound(self, py: Python<'_>) -> Bound<'_, T> {
+        // SAFETY: the reference is owned, is of that type, and is handed over.
+        unsafe { Bound::from_owned_ptr(py, self.into_ptr()).cast_into_unchecked() }
+    }
+
     /// Another owned reference to the same object.
     #[inline]
     pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
@@ -166,6 +227,14 @@ pub(crate) struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
+    /// The call of a method with `positional` arguments at `args`, and then those with names.
+    ///
+    /// # Safety
+    /// The interpreter has called a method in this way, whose arguments it keeps alive for `'a`.
+    pub(super) unsafe fn new(args: *const *mut ffi::PyObject, positional: usize, names: *mut ffi::PyObject) -> Self {
+        Self { args, nargsf: positional, kwnames: names, _caller: PhantomData }
+    }
+
     /// The argument, if there is just one and it has no name.
     #[inline(always)]
     pub(crate) fn lone(&self) -> Option<Arg<'a>> {
@@ -216,28 +285,35 @@ impl<'a> Call<'a> {
 
     /// Calls `function` with the same arguments.
     #[inline]
-    pub(crate) fn forward(&self, _: Python<'_>, function: &Py<PyAny>) -> Result<Object, Raised> {
+    pub(crate) fn forward(&self, py: Python<'_>, function: &Py<PyAny>) -> Result<Object, Raised> {
         let function = function.as_ptr();
-        // SAFETY: the thread is attached, and the array, its length and the names are those that the caller vouches for until
-        // this call ends. What the function's own slot holds is called as `PyObject_Vectorcall` would call it.
-        unsafe {
-            // The interpreter counts how deep it is in functions of Python. How deep native ones are nested, these must count.
-            let is_native = ffi::Py_TYPE(function) != &raw mut ffi::PyFunction_Type;
-            if is_native && ffi::Py_EnterRecursiveCall(c" while calling a cached function".as_ptr()) != 0 {
-                return Err(Raised(()));
-            }
-            let result = python::vectorcall_of(function)(function, self.args, self.nargsf, self.kwnames);
-            if is_native {
-                ffi::Py_LeaveRecursiveCall();
-            }
-            owned(result)
+        // SAFETY: the array, its length and the names are those that the caller vouches for until this call ends. What the
+        // function's own slot holds is called as `PyObject_Vectorcall` would call it.
+        one_deeper(py, || unsafe {
+            owned(python::vectorcall_of(function)(function, self.args, self.nargsf, self.kwnames))
+        })
+    }
+}
+
+/// Runs `body`, which calls Python, one level deeper: as deep as a callable is that has no vectorcall slot, which
+/// `functools.lru_cache` has none of. Raises `RecursionError` where that is too deep.
+#[inline(always)]
+pub(crate) fn one_deeper<R>(py: Python<'_>, body: impl FnOnce() -> Result<R, Raised>) -> Result<R, Raised> {
+    thread::check_stack(py)?;
+    // SAFETY: the thread is attached, the text ends with a zero, and what is entered is left.
+    unsafe {
+        if ffi::Py_EnterRecursiveCall(c" while calling a Python object".as_ptr()) != 0 {
+            return Err(Raised(()));
         }
+        let result = body();
+        ffi::Py_LeaveRecursiveCall();
+        result
     }
 }
 
 /// Calls `function` with `values`, the last of which have these names.
 pub(crate) fn call(
-    _: Python<'_>,
+    py: Python<'_>,
     function: &Py<PyAny>,
     values: &[Arg<'_>],
     names: Option<Arg<'_>>,
@@ -245,6 +321,7 @@ pub(crate) fn call(
     let function = function.as_ptr();
     let positional = values.len() - names.map_or(0, |names| items(names).len());
     let names = names.map_or(std::ptr::null_mut(), |names| names.as_ptr());
+    thread::prepare(py);
     // SAFETY: the thread is attached; `Arg` is transparent over a borrowed reference, and there are as many without a name
     // as said, and then as many as there are names.
     owned(unsafe { python::vectorcall_of(function)(function, values.as_ptr().cast(), positional, names) })
@@ -261,6 +338,11 @@ pub(crate) struct Given<'a> {
     pub(crate) names: &'a [Arg<'a>],
     /// The tuple of the names, if there are any.
     pub(crate) tuple: Option<Arg<'a>>,
+}
+
+impl Given<'_> {
+    /// No arguments.
+    pub(crate) const NOTHING: Self = Self { values: &[], positional: 0, names: &[], tuple: None };
 }
 
 /// A new reference from the C API, or the error that it has set.
@@ -283,21 +365,9 @@ pub(crate) trait Entrance {
 }
 
 /// What the vectorcall slot of an instance points to.
-///
-/// Up to 3.13 an interpreter that exits ends other threads by unwinding them from where they wait for the GIL, through
-/// every frame on their stacks. So all that leads into Python is `C-unwind` here, and nothing catches an unwinding but
-/// [`guarded`], which leads to no Python.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
-pub(crate) struct Entry(
-    #[allow(dead_code, reason = "read by the interpreter")]
-    unsafe extern "C-unwind" fn(
-        *mut ffi::PyObject,
-        *const *mut ffi::PyObject,
-        usize,
-        *mut ffi::PyObject,
-    ) -> *mut ffi::PyObject,
-);
+pub(crate) struct Entry(#[allow(dead_code, reason = "read by the interpreter")] ffi::vectorcallfunc);
 
 impl Entry {
     /// The entry that answers by `E`. Only for instances of `E::Class` and of types derived from it.
@@ -306,7 +376,7 @@ impl Entry {
     }
 }
 
-unsafe extern "C-unwind" fn enter<E: Entrance>(
+unsafe extern "C" fn enter<E: Entrance>(
     callable: *mut ffi::PyObject,
     args: *const *mut ffi::PyObject,
     nargsf: usize,
@@ -324,8 +394,8 @@ unsafe extern "C-unwind" fn enter<E: Entrance>(
     }
 }
 
-/// Runs `body`, which must not call Python, and turns a panic, a bug of ours, into an exception: it must not unwind into C,
-/// and an exception says more than a dead process. Only for the work of a miss: it would make a hit a sixth slower.
+/// Runs `body` and turns a panic, a bug of ours or a failure that pyo3 has no error for, into an exception: it must not unwind
+/// into C, and an exception says more than a dead process. Not for the work of a hit: it would make one a sixth slower.
 #[inline(always)]
 pub(crate) fn guarded<R>(py: Python<'_>, body: impl FnOnce() -> R) -> Result<R, Raised> {
     catch_unwind(AssertUnwindSafe(body)).map_err(|payload| panicked(py, payload.as_ref()))
@@ -336,22 +406,14 @@ pub(crate) fn guarded<R>(py: Python<'_>, body: impl FnOnce() -> R) -> Result<R, 
 fn panicked(py: Python<'_>, payload: &(dyn std::any::Any + Send)) -> Raised {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a bug in warp_cache");
-    PanicException::new_err(text.to_owned()).restore(py);
-    Raised(())
+    Raised::new::<PanicException>(py, text)
 }
 
-/// Functions of the C API that may run Python code, and so may be unwound; see [`Entry`].
+/// Functions of the C API that may run foreign code. Each prepares the thread; see [`thread`].
 mod python {
-    use super::ffi;
+    use super::{ffi, thread};
     use crate::sync::FREE_THREADED;
-    use std::mem::transmute;
-
-    type Vectorcall = unsafe extern "C-unwind" fn(
-        *mut ffi::PyObject,
-        *const *mut ffi::PyObject,
-        usize,
-        *mut ffi::PyObject,
-    ) -> *mut ffi::PyObject;
+    use pyo3::prelude::*;
 
     /// What the object's vectorcall slot holds, or what calls an object that has none. The exported function that finds it
     /// costs a call.
@@ -359,13 +421,13 @@ mod python {
     /// # Safety
     /// `callable` is alive.
     #[inline(always)]
-    pub(super) unsafe fn vectorcall_of(callable: *mut ffi::PyObject) -> Vectorcall {
+    pub(super) unsafe fn vectorcall_of(callable: *mut ffi::PyObject) -> ffi::vectorcallfunc {
         // SAFETY: the caller says that the object is alive. Its type has the flag only if its instances have the slot, at that
-        // offset. The ABIs of the two kinds of function differ only in what may unwind.
+        // offset.
         unsafe {
             let kind = ffi::Py_TYPE(callable);
             if ffi::PyType_HasFeature(kind, ffi::Py_TPFLAGS_HAVE_VECTORCALL) != 0 {
-                let slot = callable.byte_offset((*kind).tp_vectorcall_offset).cast::<Option<Vectorcall>>();
+                let slot = callable.byte_offset((*kind).tp_vectorcall_offset).cast::<Option<ffi::vectorcallfunc>>();
                 if let Some(target) = *slot {
                     return target;
                 }
@@ -379,113 +441,35 @@ mod python {
     /// # Safety
     /// As for any vectorcall.
     #[cold]
-    unsafe extern "C-unwind" fn make_call(
+    unsafe extern "C" fn make_call(
         callable: *mut ffi::PyObject,
         args: *const *mut ffi::PyObject,
         nargsf: usize,
         kwnames: *mut ffi::PyObject,
     ) -> *mut ffi::PyObject {
-        // SAFETY: as the caller says; the ABIs differ only in what may unwind.
-        unsafe {
-            #[cfg(Py_3_11)]
-            return transmute::<ffi::vectorcallfunc, Vectorcall>(ffi::PyObject_Vectorcall)(
-                callable, args, nargsf, kwnames,
-            );
-            // Before, it is no function of the interpreter, but one of pyo3.
-            #[cfg(not(Py_3_11))]
-            return ffi::PyObject_Vectorcall(callable, args, nargsf, kwnames);
-        }
+        // SAFETY: as the caller says. Up to 3.10 it is no function of the interpreter, but one of pyo3.
+        unsafe { ffi::PyObject_Vectorcall(callable, args, nargsf, kwnames) }
     }
 
     /// `hash(object)`.
     ///
     /// # Safety
-    /// The thread is attached, and `object` is alive.
+    /// `object` is alive.
     #[inline(always)]
-    pub(super) unsafe fn hash(object: *mut ffi::PyObject) -> ffi::Py_hash_t {
-        type C = unsafe extern "C" fn(*mut ffi::PyObject) -> ffi::Py_hash_t;
-        type Unwind = unsafe extern "C-unwind" fn(*mut ffi::PyObject) -> ffi::Py_hash_t;
-        // SAFETY: as the caller says; the ABIs differ only in what may unwind.
-        unsafe { transmute::<C, Unwind>(ffi::PyObject_Hash)(object) }
+    pub(super) unsafe fn hash(py: Python<'_>, object: *mut ffi::PyObject) -> ffi::Py_hash_t {
+        thread::prepare(py);
+        // SAFETY: as the caller says.
+        unsafe { ffi::PyObject_Hash(object) }
     }
 
     /// `one is other or one == other`: 0, 1, or -1 with an exception.
     ///
     /// # Safety
-    /// The thread is attached, and both objects are alive.
-    pub(super) unsafe fn are_equal(one: *mut ffi::PyObject, other: *mut ffi::PyObject) -> i32 {
-        type C = unsafe extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject, i32) -> i32;
-        type Unwind = unsafe extern "C-unwind" fn(*mut ffi::PyObject, *mut ffi::PyObject, i32) -> i32;
-        // SAFETY: as the caller says; the ABIs differ only in what may unwind.
-        unsafe { transmute::<C, Unwind>(ffi::PyObject_RichCompareBool)(one, other, ffi::Py_EQ) }
-    }
-
-    /// Resumes an iterator: what it did, and in `result` what it gave.
-    ///
-    /// # Safety
-    /// The thread is attached, and both objects are alive.
-    pub(super) unsafe fn send(
-        iterator: *mut ffi::PyObject,
-        value: *mut ffi::PyObject,
-        result: *mut *mut ffi::PyObject,
-    ) -> ffi::PySendResult {
-        type C =
-            unsafe extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject, *mut *mut ffi::PyObject) -> ffi::PySendResult;
-        type Unwind = unsafe extern "C-unwind" fn(
-            *mut ffi::PyObject,
-            *mut ffi::PyObject,
-            *mut *mut ffi::PyObject,
-        ) -> ffi::PySendResult;
-        // SAFETY: as the caller says; the ABIs differ only in what may unwind.
-        unsafe { transmute::<C, Unwind>(ffi::PyIter_Send)(iterator, value, result) }
-    }
-
-    /// An object's attribute, or null with an exception.
-    ///
-    /// # Safety
-    /// The thread is attached, and both objects are alive.
-    #[cfg(unix)]
-    pub(super) unsafe fn attribute(object: *mut ffi::PyObject, name: *mut ffi::PyObject) -> *mut ffi::PyObject {
-        type C = unsafe extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject) -> *mut ffi::PyObject;
-        type Unwind = unsafe extern "C-unwind" fn(*mut ffi::PyObject, *mut ffi::PyObject) -> *mut ffi::PyObject;
-        // SAFETY: as the caller says; the ABIs differ only in what may unwind.
-        unsafe { transmute::<C, Unwind>(ffi::PyObject_GetAttr)(object, name) }
-    }
-
-    /// `tuple(iterable)`, or null with an exception.
-    ///
-    /// # Safety
-    /// The thread is attached, and the object is alive.
-    #[cfg(unix)]
-    pub(super) unsafe fn to_tuple(iterable: *mut ffi::PyObject) -> *mut ffi::PyObject {
-        type C = unsafe extern "C" fn(*mut ffi::PyObject) -> *mut ffi::PyObject;
-        type Unwind = unsafe extern "C-unwind" fn(*mut ffi::PyObject) -> *mut ffi::PyObject;
-        // SAFETY: as the caller says; the ABIs differ only in what may unwind.
-        unsafe { transmute::<C, Unwind>(ffi::PySequence_Tuple)(iterable) }
-    }
-
-    /// Drops the exception that is set.
-    ///
-    /// # Safety
-    /// The thread is attached.
-    #[cfg(unix)]
-    pub(super) unsafe fn clear_error() {
-        type C = unsafe extern "C" fn();
-        type Unwind = unsafe extern "C-unwind" fn();
-        // SAFETY: as the caller says; the ABIs differ only in what may unwind.
-        unsafe { transmute::<C, Unwind>(ffi::PyErr_Clear)() }
-    }
-
-    /// Attaches the thread again, which is where an interpreter that exits ends it.
-    ///
-    /// # Safety
-    /// The thread is not attached, and the state is its own.
-    #[cfg(unix)]
-    pub(super) unsafe fn restore(state: *mut ffi::PyThreadState) {
-        type C = unsafe extern "C" fn(*mut ffi::PyThreadState);
-        type Unwind = unsafe extern "C-unwind" fn(*mut ffi::PyThreadState);
-        // SAFETY: as the caller says; the ABIs differ only in what may unwind.
-        unsafe { transmute::<C, Unwind>(ffi::PyEval_RestoreThread)(state) }
+    /// Both objects are alive.
+    pub(super) unsafe fn are_equal(py: Python<'_>, one: *mut ffi::PyObject, other: *mut ffi::PyObject) -> i32 {
+        thread::prepare(py);
+        // SAFETY: as the caller says.
+        unsafe { ffi::PyObject_RichCompareBool(one, other, ffi::Py_EQ) }
     }
 
     /// Gives up a reference.
@@ -494,55 +478,17 @@ mod python {
     /// The thread is attached, and the reference is the caller's own.
     #[inline(always)]
     pub(super) unsafe fn release(object: *mut ffi::PyObject) {
-        type C = unsafe extern "C" fn(*mut ffi::PyObject);
-        type Unwind = unsafe extern "C-unwind" fn(*mut ffi::PyObject);
-        // SAFETY: as the caller says; the ABIs differ only in what may unwind. Only the last reference leads into Python, and
-        // where another thread may give up the others meanwhile, every one may be the last.
+        // SAFETY: as the caller says. Only the last reference leads into Python, and where another thread may give up the
+        // others meanwhile, every one may be the last.
         unsafe {
             if FREE_THREADED || ffi::Py_REFCNT(object) == 1 {
-                transmute::<C, Unwind>(ffi::Py_DecRef)(object);
+                thread::prepare(Python::assume_attached());
+                ffi::Py_DecRef(object);
             } else {
                 ffi::Py_DECREF(object);
             }
         }
     }
-}
-
-/// Derives from a pyclass, which cannot be given a vectorcall slot, the type that has one and is used.
-///
-/// `offset` is where in an instance the slot is. The type can be neither derived from nor changed, so that nobody takes the
-/// slot away again, and attribute look-up treats it as it treats a function: `obj.method(x)` makes no bound method.
-pub(crate) fn derive_callable<'py, T: PyTypeInfo>(
-    py: Python<'py>,
-    name: &'static CStr,
-    doc: &'static CStr,
-    offset: isize,
-) -> PyResult<Bound<'py, PyType>> {
-    let base = T::type_object(py);
-    // The interpreter reads the members whenever an instance is made: they must live as long as the type, which is for ever.
-    let members: &'static mut [ffi::PyMemberDef] = Box::leak(Box::new([
-        ffi::PyMemberDef {
-            name: c"__vectorcalloffset__".as_ptr(),
-            type_code: ffi::Py_T_PYSSIZET,
-            offset,
-            flags: ffi::Py_READONLY,
-            doc: std::ptr::null(),
-        },
-        ffi::PyMemberDef::default(),
-    ]));
-    let mut slots = [
-        ffi::PyType_Slot { slot: ffi::Py_tp_members, pfunc: members.as_mut_ptr().cast::<c_void>() },
-        ffi::PyType_Slot { slot: ffi::Py_tp_call, pfunc: ffi::PyVectorcall_Call as *mut c_void },
-        ffi::PyType_Slot { slot: ffi::Py_tp_doc, pfunc: doc.as_ptr().cast_mut().cast::<c_void>() },
-        ffi::PyType_Slot { slot: 0, pfunc: std::ptr::null_mut() },
-    ];
-    let flags = ffi::Py_TPFLAGS_DEFAULT
-        | ffi::Py_TPFLAGS_HAVE_VECTORCALL
-        | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR
-        | ffi::Py_TPFLAGS_IMMUTABLETYPE;
-    // Size, garbage collection, dict and weak references are those of the base.
-    // SAFETY: the slots are complete; what they point to is static.
-    unsafe { make_type(py, name, 0, flags, &mut slots, Some(&base)) }
 }
 
 /// Makes a type, of instances of that many bytes, or of as many as the base's.
@@ -656,7 +602,7 @@ pub(crate) fn hash_telling(object: Arg<'_>) -> Result<(isize, bool), Raised> {
                 return Ok((hash, false));
             }
         }
-        match python::hash(object) {
+        match python::hash(Python::assume_attached(), object) {
             -1 => Err(Raised(())),
             hash => Ok((hash, false)),
         }
@@ -743,9 +689,9 @@ fn compare_all(left: &[Arg<'_>], right: &[Arg<'_>], depth: u32) -> Match {
 }
 
 /// `stored is other or stored == other`, by the objects' own methods.
-pub(crate) fn ask(_: Python<'_>, stored: Arg<'_>, other: Arg<'_>) -> Result<bool, Raised> {
-    // SAFETY: the thread is attached, and both objects are kept alive by the references given.
-    match unsafe { python::are_equal(stored.as_ptr(), other.as_ptr()) } {
+pub(crate) fn ask(py: Python<'_>, stored: Arg<'_>, other: Arg<'_>) -> Result<bool, Raised> {
+    // SAFETY: both objects are kept alive by the references given.
+    match unsafe { python::are_equal(py, stored.as_ptr(), other.as_ptr()) } {
         -1 => Err(Raised(())),
         answer => Ok(answer == 1),
     }
@@ -843,12 +789,13 @@ unsafe fn bytes<'a>(object: *mut ffi::PyObject) -> &'a [u8] {
 
 /// Runs `body`, which must not call Python, while other threads may run Python.
 #[cfg(unix)]
-pub(crate) fn detached<R: Send>(_: Python<'_>, body: impl FnOnce() -> R) -> R {
+pub(crate) fn detached<R: Send>(py: Python<'_>, body: impl FnOnce() -> R) -> R {
+    thread::prepare(py);
     // SAFETY: the thread is attached, and is again before anything else here can touch Python.
     let state = unsafe { ffi::PyEval_SaveThread() };
     let result = catch_unwind(AssertUnwindSafe(body));
     // SAFETY: the state is that of this thread, which is not attached.
-    unsafe { python::restore(state) };
+    unsafe { ffi::PyEval_RestoreThread(state) };
     result.unwrap_or_else(|payload| std::panic::resume_unwind(payload))
 }
 
@@ -904,15 +851,17 @@ pub(crate) enum Sent {
 }
 
 /// Resumes what `await` drives: a coroutine, or the iterator of another awaitable.
-pub(crate) fn send(_: Python<'_>, iterator: &Py<PyAny>, value: Arg<'_>) -> Result<Sent, Raised> {
-    let mut result = std::ptr::null_mut();
-    // SAFETY: the thread is attached, and both objects are kept alive by the references given.
-    let outcome = unsafe { python::send(iterator.as_ptr(), value.as_ptr(), &raw mut result) };
-    match outcome {
-        ffi::PySendResult::PYGEN_RETURN => owned(result).map(Sent::Returned),
-        ffi::PySendResult::PYGEN_NEXT => owned(result).map(Sent::Yielded),
-        ffi::PySendResult::PYGEN_ERROR => Err(Raised(())),
-    }
+pub(crate) fn send(py: Python<'_>, iterator: &Py<PyAny>, value: Arg<'_>) -> Result<Sent, Raised> {
+    one_deeper(py, || {
+        let mut result = std::ptr::null_mut();
+        // SAFETY: the thread is attached, and both objects are kept alive by the references given.
+        let outcome = unsafe { ffi::PyIter_Send(iterator.as_ptr(), value.as_ptr(), &raw mut result) };
+        match outcome {
+            ffi::PySendResult::PYGEN_RETURN => owned(result).map(Sent::Returned),
+            ffi::PySendResult::PYGEN_NEXT => owned(result).map(Sent::Yielded),
+            ffi::PySendResult::PYGEN_ERROR => Err(Raised(())),
+        }
+    })
 }
 
 /// The exception that `throw(exception)` or `throw(type[, value[, traceback]])` means.
@@ -1298,7 +1247,6 @@ unsafe fn to_floats(objects: impl Iterator<Item = *mut ffi::PyObject>, count: us
 }
 
 /// An int.
-#[cfg(unix)]
 #[inline]
 pub(crate) fn new_int(_: Python<'_>, value: i64) -> Result<Object, Raised> {
     // SAFETY: the thread is attached.
@@ -1313,7 +1261,6 @@ pub(crate) fn new_int_of_hex(_: Python<'_>, text: &CStr) -> Result<Object, Raise
 }
 
 /// A float.
-#[cfg(unix)]
 #[inline]
 pub(crate) fn new_float(_: Python<'_>, value: f64) -> Result<Object, Raised> {
     // SAFETY: the thread is attached.
@@ -1335,7 +1282,6 @@ pub(crate) fn new_ascii(_: Python<'_>, text: &[u8]) -> Result<Object, Raised> {
 }
 
 /// A str.
-#[cfg(unix)]
 #[inline]
 pub(crate) fn new_text(_: Python<'_>, text: &str) -> Result<Object, Raised> {
     // SAFETY: the thread is attached, and the text is as long as said, which is no more than an `isize` holds.
@@ -1355,6 +1301,71 @@ pub(crate) fn new_text_of(_: Python<'_>, points: &[u32]) -> Result<Object, Raise
 pub(crate) fn new_bytes(_: Python<'_>, bytes: &[u8]) -> Result<Object, Raised> {
     // SAFETY: the thread is attached, and the bytes are as many as said.
     owned(unsafe { ffi::PyBytes_FromStringAndSize(bytes.as_ptr().cast(), bytes.len().cast_signed()) })
+}
+
+/// An int from a number of things.
+#[inline]
+pub(crate) fn new_count(_: Python<'_>, value: u64) -> Result<Object, Raised> {
+    // SAFETY: the thread is attached.
+    owned(unsafe { ffi::PyLong_FromUnsignedLongLong(value) })
+}
+
+/// A tuple of these objects.
+pub(crate) fn new_tuple_of(_: Python<'_>, items: &[Arg<'_>]) -> Result<Object, Raised> {
+    // SAFETY: the thread is attached. Nobody else has the tuple until it is full, and each place is filled once, with a
+    // reference of its own.
+    unsafe {
+        let tuple = owned(ffi::PyTuple_New(items.len().cast_signed()))?;
+        for (index, item) in items.iter().enumerate() {
+            ffi::Py_INCREF(item.as_ptr());
+            ffi::PyTuple_SET_ITEM(tuple.as_ptr(), index.cast_signed(), item.as_ptr());
+        }
+        Ok(tuple)
+    }
+}
+
+/// True or False.
+pub(crate) fn truth(py: Python<'_>, truth: bool) -> Bound<'_, PyAny> {
+    PyBool::new(py, truth).to_owned().into_any()
+}
+
+unsafe extern "C" {
+    /// Exported, and not declared by pyo3.
+    fn PyMethod_New(function: *mut ffi::PyObject, instance: *mut ffi::PyObject) -> *mut ffi::PyObject;
+}
+
+/// `types.MethodType(function, instance)`.
+pub(crate) fn bound_method<'py>(
+    function: &Bound<'py, PyAny>,
+    instance: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = function.py();
+    // SAFETY: the thread is attached, and both objects are alive.
+    let method = owned(unsafe { PyMethod_New(function.as_ptr(), instance.as_ptr()) });
+    method.map(|method| method.into_bound(py)).map_err(|raised| raised.fetch(py))
+}
+
+/// `types.GenericAlias(class, item)`.
+pub(crate) fn generic_alias<'py>(class: &Bound<'py, PyType>, item: Arg<'_>) -> PyResult<Bound<'py, PyAny>> {
+    let py = class.py();
+    // SAFETY: the thread is attached, and both objects are alive.
+    let alias = owned(unsafe { ffi::Py_GenericAlias(class.as_ptr(), item.as_ptr()) });
+    alias.map(|alias| alias.into_bound(py)).map_err(|raised| raised.fetch(py))
+}
+
+/// An empty dict.
+pub(crate) fn new_dict(_: Python<'_>) -> Result<Object, Raised> {
+    // SAFETY: the thread is attached.
+    owned(unsafe { ffi::PyDict_New() })
+}
+
+/// Puts a value into a dict.
+pub(crate) fn put(_: Python<'_>, dict: &Object, name: &CStr, value: &Object) -> Result<(), Raised> {
+    // SAFETY: the thread is attached, the name ends with a zero, and both objects are alive. What is no dict is refused.
+    if unsafe { ffi::PyDict_SetItemString(dict.as_ptr(), name.as_ptr(), value.as_ptr()) } < 0 {
+        return Err(Raised(()));
+    }
+    Ok(())
 }
 
 /// A tuple of so many items, or nothing if one of them is nothing. `next` runs no foreign code.
@@ -1392,22 +1403,48 @@ pub(crate) fn new_list_of_floats(_: Python<'_>, floats: impl ExactSizeIterator<I
     }
 }
 
+/// The same where the name is a text.
+pub(crate) fn attribute_called(py: Python<'_>, object: Arg<'_>, name: &CStr) -> Result<Option<Object>, Raised> {
+    // SAFETY: the thread is attached, and the text ends with a zero.
+    let name = owned(unsafe { ffi::PyUnicode_InternFromString(name.as_ptr()) })?;
+    match name.bind(py).cast::<PyString>() {
+        Ok(name) => attribute_if_any(py, object, name.as_unbound()),
+        Err(_) => Ok(None),
+    }
+}
+
+/// An object's attribute, if it has one of that name.
+pub(crate) fn attribute_if_any(py: Python<'_>, object: Arg<'_>, name: &Py<PyString>) -> Result<Option<Object>, Raised> {
+    match attribute(py, object, name) {
+        Ok(value) => Ok(Some(value)),
+        // SAFETY: the thread is attached, and an exception is set.
+        Err(raised) => unsafe {
+            if ffi::PyErr_ExceptionMatches(ffi::PyExc_AttributeError) == 0 {
+                return Err(raised);
+            }
+            ffi::PyErr_Clear();
+            Ok(None)
+        },
+    }
+}
+
 /// An object's attribute.
-#[cfg(unix)]
-pub(crate) fn attribute(_: Python<'_>, object: Arg<'_>, name: &Py<PyString>) -> Result<Object, Raised> {
+pub(crate) fn attribute(py: Python<'_>, object: Arg<'_>, name: &Py<PyString>) -> Result<Object, Raised> {
+    thread::prepare(py);
     // SAFETY: the thread is attached, and both objects are alive.
-    owned(unsafe { python::attribute(object.as_ptr(), name.as_ptr()) })
+    owned(unsafe { ffi::PyObject_GetAttr(object.as_ptr(), name.as_ptr()) })
 }
 
 /// `tuple(iterable)`: of a list all its items at one time.
 #[cfg(unix)]
-pub(crate) fn to_tuple(_: Python<'_>, iterable: Arg<'_>) -> Result<Object, Raised> {
+pub(crate) fn to_tuple(py: Python<'_>, iterable: Arg<'_>) -> Result<Object, Raised> {
     // SAFETY: the thread is attached, and the object is alive.
     owned(unsafe {
         if ffi::PyList_CheckExact(iterable.as_ptr()) != 0 {
             ffi::PyList_AsTuple(iterable.as_ptr())
         } else {
-            python::to_tuple(iterable.as_ptr())
+            thread::prepare(py);
+            ffi::PySequence_Tuple(iterable.as_ptr())
         }
     })
 }
@@ -1436,13 +1473,14 @@ pub(crate) fn is_exactly<T: PyTypeInfo>(object: Arg<'_>) -> bool {
 /// Drops the exception if it is an `Exception`, and hands on one that is meant to end more than what raised it.
 #[cfg(unix)]
 #[cold]
-pub(crate) fn forgive(_: Python<'_>, raised: Raised) -> Result<(), Raised> {
+pub(crate) fn forgive(py: Python<'_>, raised: Raised) -> Result<(), Raised> {
     // SAFETY: the thread is attached, and an exception is set, as the argument says.
     unsafe {
         if ffi::PyErr_ExceptionMatches(ffi::PyExc_Exception) == 0 {
             return Err(raised);
         }
-        python::clear_error();
+        thread::prepare(py);
+        ffi::PyErr_Clear();
     }
     Ok(())
 }

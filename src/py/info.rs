@@ -1,6 +1,7 @@
 //! The public types that are made by Python's own factories when the module is imported: the enums are real `IntEnum`s,
 //! the infos real named tuples.
 
+use super::ffi::{self, Arg, Object, Raised};
 use crate::options::{Backend, Choice, Strategy};
 use crate::stats::Stats;
 use pyo3::prelude::*;
@@ -93,7 +94,8 @@ pub(crate) fn cache_info(
     max_size: Option<usize>,
     current_size: usize,
 ) -> PyResult<Bound<'_, PyAny>> {
-    cache_info_type(py)?.call1((stats.hits, stats.misses, max_size, current_size))
+    let counts = counts(py, stats, max_size, current_size).map_err(|raised| raised.fetch(py))?;
+    of_parts(py, cache_info_type(py)?, &counts)
 }
 
 /// A new `SharedCacheInfo`.
@@ -105,12 +107,37 @@ pub(crate) fn shared_cache_info(
     current_size: usize,
     oversize_skips: u64,
 ) -> PyResult<Bound<'_, PyAny>> {
-    shared_cache_info_type(py)?.call1((stats.hits, stats.misses, max_size, current_size, oversize_skips))
+    let fetch = |raised: Raised| raised.fetch(py);
+    let [hits, misses, max_size, current_size] = counts(py, stats, max_size, current_size).map_err(fetch)?;
+    let oversize_skips = ffi::new_count(py, oversize_skips).map_err(fetch)?;
+    of_parts(py, shared_cache_info_type(py)?, &[hits, misses, max_size, current_size, oversize_skips])
+}
+
+fn counts(py: Python<'_>, stats: Stats, max_size: Option<usize>, current_size: usize) -> Result<[Object; 4], Raised> {
+    let max_size = max_size.map_or_else(|| Ok(py.None().into()), |size| ffi::new_count(py, size as u64))?;
+    Ok([
+        ffi::new_count(py, stats.hits)?,
+        ffi::new_count(py, stats.misses)?,
+        max_size,
+        ffi::new_count(py, current_size as u64)?,
+    ])
+}
+
+/// A new named tuple of these.
+pub(crate) fn of_parts<'py>(
+    py: Python<'py>,
+    kind: &Bound<'py, PyAny>,
+    parts: &[Object],
+) -> PyResult<Bound<'py, PyAny>> {
+    let parts: Vec<Arg<'_>> = parts.iter().map(|part| Arg::new(part)).collect();
+    let made = ffi::call(py, kind.as_unbound(), &parts, None).map_err(|raised| raised.fetch(py))?;
+    Ok(made.into_bound(py))
 }
 
 /// The member of a `Choice`'s enum that has this number.
-pub(crate) fn member<'py>(kind: &Bound<'py, PyAny>, number: usize) -> PyResult<Bound<'py, PyAny>> {
-    kind.call1((number,))
+pub(crate) fn member(py: Python<'_>, kind: &Bound<'_, PyAny>, number: u64) -> Result<Object, Raised> {
+    let number = ffi::new_count(py, number)?;
+    ffi::call(py, kind.as_unbound(), &[Arg::new(&number)], None)
 }
 
 fn named_tuple<'py>(

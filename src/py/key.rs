@@ -7,7 +7,6 @@ use crate::backend::memory::{Match, Query};
 use pyo3::PyTraverseError;
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
-use pyo3::types::PyTuple;
 
 /// How many values a key has, and what else tells keys of different kinds apart at a glance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -366,9 +365,9 @@ impl<'a> Several<'a> {
 
 impl CallKey for Several<'_> {
     fn to_key(&self, py: Python<'_>) -> Result<Key, Raised> {
-        let values = PyTuple::new(py, self.values.iter().map(|value| value.bind(py)))?;
+        let object = ffi::new_tuple_of(py, self.values)?;
         let names = self.names.map(|names| Object::from(names.clone_ref(py)));
-        Ok(Key { object: Object::from(values.into_any().unbind()), names, shape: self.shape })
+        Ok(Key { object, names, shape: self.shape })
     }
 
     #[inline(always)]

@@ -17,6 +17,8 @@ pub(crate) mod ffi;
 pub(crate) mod identity;
 pub(crate) mod info;
 pub(crate) mod key;
+pub(crate) mod method;
+pub(crate) mod names;
 pub(crate) mod parameters;
 pub(crate) mod pending_call;
 #[cfg(unix)]
@@ -27,6 +29,9 @@ pub(crate) mod shared;
 #[cfg(unix)]
 pub(crate) mod shared_calls;
 pub(crate) mod spare;
+pub(crate) mod steps;
+pub(crate) mod stop;
+pub(crate) mod thread;
 
 use pyo3::prelude::*;
 
@@ -34,7 +39,8 @@ use pyo3::prelude::*;
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     ffi::check_layouts(py)?;
-    spare::check_stop(py)?;
+    stop::check_layout(py)?;
+    make_now(py)?;
     decorator::register(module)?;
     module.add("Strategy", info::strategy_type(py)?)?;
     module.add("Backend", info::backend_type(py)?)?;
@@ -49,4 +55,19 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     #[cfg(unix)]
     module.setattr("_codec", encoding::codec_for_tests(py)?)?;
     module.setattr("_ManualClock", py.get_type::<clock::PyManualClock>())
+}
+
+/// Makes what would else be made when it is first needed: by then, memory may have run out, or the files of Python's library be
+/// out of reach.
+fn make_now(py: Python<'_>) -> PyResult<()> {
+    names::of(py);
+    awaitable::awaitable_type(py)?;
+    steps::steps_type(py)?;
+    let _ = (
+        py.get_type::<async_flight::AsyncFlight>(),
+        py.get_type::<parameters::Unhashable>(),
+        py.get_type::<pending_call::PendingCall>(),
+        py.get_type::<pyo3::panic::PanicException>(),
+    );
+    async_flight::prepare(py)
 }

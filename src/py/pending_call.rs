@@ -16,18 +16,19 @@
 use super::arguments::Arguments;
 use super::async_flight::{AsyncFlight, Landing};
 use super::cached_function::CachedFunction;
+use super::error::exception;
 use super::event_loop::{EventLoop, Here};
 use super::ffi::{self, Arg, Object, Raised, Sent};
 use super::key::{Key, Stored};
+use super::names;
 use crate::backend::memory::Lookup;
 use crate::flight::{Missed, Ticket, Turn};
 use crate::sync::Exclusive;
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyException, PyRuntimeError, PyStopIteration, PyTypeError, PyValueError};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
-use pyo3::types::PyBool;
+use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a step came to.
@@ -47,13 +48,57 @@ pub(crate) enum Status {
     Done,
 }
 
-/// A call's place in a flight.
+/// A call's place in a flight, which it leaves when this is dropped: whatever ends a call, nobody waits for it any more.
 #[derive(Debug)]
 struct Seat {
+    function: Object<CachedFunction>,
+    /// The key's hash as a query.
+    hash: u64,
     flight: Object<AsyncFlight>,
     ticket: Ticket,
     /// The flight in whose computation the call was made.
     parent: Option<Object<AsyncFlight>>,
+}
+
+impl Seat {
+    /// The place in `flight` that the ticket is for, in which the computation `parent` is part of what waits.
+    fn new(
+        py: Python<'_>,
+        call: &PendingCall,
+        flight: Object<AsyncFlight>,
+        ticket: Ticket,
+        parent: Option<Object<AsyncFlight>>,
+    ) -> Self {
+        if let Some(parent) = &parent {
+            parent.get().awaits(py, &flight);
+        }
+        Self { function: call.function.clone_ref(py), hash: call.hash, flight, ticket, parent }
+    }
+
+    /// Keeps others from finding the flight.
+    fn hide(&self, py: Python<'_>) {
+        if let Some(flights) = &self.function.get().cache().flights {
+            flights.remove(py, self.hash, &self.flight);
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        ffi::attached(|py| {
+            // This may be on the way of an exception, and waking somebody calls Python.
+            let error = ffi::take_error(py);
+            if self.flight.get().leave(py, self.ticket) {
+                self.hide(py);
+            }
+            if let Some(parent) = &self.parent {
+                parent.get().awaits_no_more(py, &self.flight);
+            }
+            if let Some(error) = error {
+                error.restore(py);
+            }
+        });
+    }
 }
 
 #[derive(Debug)]
@@ -135,7 +180,7 @@ impl PendingCall {
         let _executing = self.execute()?;
         match self.now(py)? {
             Now::Fresh if !value.is_none(py) => {
-                Err(PyTypeError::new_err("can't send non-None value to a just-started coroutine").into())
+                Err(exception::<PyTypeError>("can't send non-None value to a just-started coroutine").into())
             }
             Now::Fresh => self.begin(py),
             Now::Waiting(iterator) => self.wait(py, ffi::send(py, &iterator, value)),
@@ -168,15 +213,15 @@ impl PendingCall {
             state.iterator.as_ref().or(state.coroutine.as_ref()).map(|driven| driven.clone_ref(py))
         });
         let Some(driven) = driven else { return Ok(py.None().into()) };
-        let closed = close(py, &driven);
+        let closed = close(py, &driven).map_err(|raised| raised.fetch(py));
         if closed.is_err() && is_suspended(py, &driven) {
             // It has ignored the GeneratorExit, and can go on.
-            return Ok(closed?.into());
+            return Ok(closed?);
         }
         if let Some(state) = self.end(py) {
             self.dismiss(py, state);
         }
-        Ok(closed?.into())
+        Ok(closed?)
     }
 
     /// How far the call is.
@@ -189,21 +234,26 @@ impl PendingCall {
     }
 
     /// An attribute that a coroutine has, as far as this call has it.
-    pub(crate) fn attribute<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+    pub(crate) fn attribute<'py>(&self, py: Python<'py>, name: &CStr) -> Result<Option<Bound<'py, PyAny>>, Raised> {
         let is_executing = self.is_executing.load(Ordering::Acquire);
-        let truth = |truth| Ok(Some(PyBool::new(py, truth).to_owned().into_any()));
-        match name {
-            "cr_running" => return truth(is_executing),
-            "cr_suspended" => return truth(!is_executing && self.status(py) == Status::Begun),
-            "__name__" | "__qualname__" => return self.function.bind(py).as_any().getattr_opt(name),
-            _ => {}
+        if name == c"cr_running" {
+            return Ok(Some(ffi::truth(py, is_executing)));
+        }
+        if name == c"cr_suspended" {
+            return Ok(Some(ffi::truth(py, !is_executing && self.status(py) == Status::Begun)));
+        }
+        if name == c"__name__" || name == c"__qualname__" {
+            let function = self.function.bind(py).as_any().as_unbound();
+            return Ok(ffi::attribute_called(py, Arg::new(function), name)?.map(|name| name.into_bound(py)));
         }
         let now = self.state.with(py, |state| {
             let state = state.as_ref()?;
             Some(state.coroutine.as_ref().map(|coroutine| coroutine.clone_ref(py)))
         });
         match now {
-            Some(Some(coroutine)) => coroutine.bind(py).getattr_opt(name),
+            Some(Some(coroutine)) => {
+                Ok(ffi::attribute_called(py, Arg::new(&coroutine), name)?.map(|value| value.into_bound(py)))
+            }
             // A call that waits has no frame, and nothing that goes on from one.
             Some(None) => Ok(None),
             None => Ok(attribute_of_finished(py, name)),
@@ -212,7 +262,7 @@ impl PendingCall {
 
     fn execute(&self) -> Result<Executing<'_>, Raised> {
         if self.is_executing.swap(true, Ordering::AcqRel) {
-            return Err(PyValueError::new_err("coroutine already executing").into());
+            return Err(exception::<PyValueError>("coroutine already executing").into());
         }
         Ok(Executing(&self.is_executing))
     }
@@ -228,7 +278,7 @@ impl PendingCall {
                 _ => Now::Fresh,
             })
         });
-        now.ok_or_else(|| PyRuntimeError::new_err("cannot reuse already awaited coroutine").into())
+        now.ok_or_else(|| exception::<PyRuntimeError>("cannot reuse already awaited coroutine").into())
     }
 
     fn query(&self) -> Stored<'_> {
@@ -274,11 +324,9 @@ impl PendingCall {
                     let (signal, iterator) = event_loop.signal(py)?;
                     match flight.get().join(py, signal) {
                         Ok(ticket) => {
-                            if let Some(parent) = &parent {
-                                parent.get().awaits(py, &flight);
-                            }
+                            let seat = Seat::new(py, self, flight, ticket, parent);
                             let sent = ffi::send(py, &iterator, Arg::new(&py.None()));
-                            self.set(py, Stage::Waiting(Seat { flight, ticket, parent }), Some(iterator));
+                            self.set(py, Stage::Waiting(seat), Some(iterator));
                             self.close_unrun(py);
                             return self.wait(py, sent);
                         }
@@ -306,23 +354,25 @@ impl PendingCall {
         task: usize,
         parent: Option<Object<AsyncFlight>>,
     ) -> Result<Step, Raised> {
-        let cache = self.function.get().cache();
         let (flight, ticket) = AsyncFlight::begin(py, task, parent.as_ref())?;
-        if let Some(flights) = &cache.flights {
-            flights.add(py, self.key.clone_ref(py), self.hash, home, &flight);
+        let seat = Seat::new(py, self, flight, ticket, parent);
+        if let Some(flights) = &self.function.get().cache().flights {
+            flights.add(py, self.key.clone_ref(py), self.hash, home, &seat.flight);
         }
-        if let Some(parent) = &parent {
-            parent.get().awaits(py, &flight);
-        }
-        let seat = Seat { flight: flight.clone_ref(py), ticket, parent };
-        self.compute(py, &flight, seat)
+        self.compute(py, seat)
     }
 
     /// Runs the function, whose coroutine has not run yet.
-    fn compute(&self, py: Python<'_>, flight: &Object<AsyncFlight>, seat: Seat) -> Result<Step, Raised> {
-        self.function.get().cache().count_miss(py)?;
+    fn compute(&self, py: Python<'_>, seat: Seat) -> Result<Step, Raised> {
+        if let Err(raised) = self.function.get().cache().count_miss(py) {
+            let error = raised.fetch(py);
+            self.close_unrun(py);
+            drop((self.end(py), seat));
+            return Err(error.into());
+        }
+        let flight = seat.flight.clone_ref(py);
         self.set(py, Stage::Running(seat), None);
-        self.run(py, flight, || {
+        self.run(py, &flight, || {
             let made = self
                 .state
                 .with(py, |state| state.as_ref()?.coroutine.as_ref().map(|coroutine| coroutine.clone_ref(py)));
@@ -352,7 +402,7 @@ impl PendingCall {
         let sent = AsyncFlight::enter(py, flight).and_then(|entered| {
             // An error is set aside for the moment: none may be set while the context is changed back.
             let sent = step().map_err(|raised| raised.fetch(py));
-            entered.leave(py);
+            drop(entered);
             Ok(sent?)
         });
         match sent {
@@ -394,7 +444,7 @@ impl PendingCall {
     }
 
     fn sleep_again(&self, py: Python<'_>, flight: &Object<AsyncFlight>, ticket: Ticket) -> Result<Sent, Raised> {
-        let home = EventLoop::running(py).ok_or_else(|| PyRuntimeError::new_err("no running event loop"))?;
+        let home = EventLoop::running(py).ok_or_else(|| exception::<PyRuntimeError>("no running event loop"))?;
         let (signal, iterator) = home.signal(py)?;
         let before = self
             .state
@@ -428,7 +478,7 @@ impl PendingCall {
                 let Some(seat) = seat else { unreachable!("only the thread that executes a call ends it") };
                 let task = Here::find(py).map_or(0, |here| here.task);
                 flight.get().adopt(py, task, seat.parent.as_ref());
-                self.compute(py, flight, seat)
+                self.compute(py, seat)
             }
             Err(raised) => {
                 // What a key's `__eq__` raises concerns this caller. Another one takes over.
@@ -486,7 +536,7 @@ impl PendingCall {
     fn finish(&self, py: Python<'_>, state: State, landing: Landing) {
         let State { coroutine, iterator, stage, .. } = state;
         if let Stage::Running(seat) | Stage::Waiting(seat) = stage {
-            self.forget(py, &seat);
+            seat.hide(py);
             seat.flight.get().land(py, landing);
         }
         drop((coroutine, iterator));
@@ -495,43 +545,21 @@ impl PendingCall {
     /// Takes a call out that ends before its flight does.
     fn dismiss(&self, py: Python<'_>, state: State) {
         let State { coroutine, iterator, stage, .. } = state;
-        let (seat, is_waiting) = match stage {
-            Stage::Fresh => return,
-            Stage::Waiting(seat) => (seat, true),
-            Stage::Running(seat) => (seat, false),
-        };
-        if is_waiting {
+        if let Stage::Waiting(_) = stage {
             // This caller leaves because of something else, which is what it is to hear of.
             if let Err(raised) = self.function.get().cache().count_miss(py) {
                 drop(raised.fetch(py));
             }
         }
         drop((coroutine, iterator));
-        if seat.flight.get().leave(py, seat.ticket) {
-            self.forget(py, &seat);
-        } else if let Some(parent) = &seat.parent {
-            parent.get().awaits_no_more(py, &seat.flight);
-        }
-    }
-
-    /// Takes a flight that is over, or that everybody has left, out of where it is found.
-    fn forget(&self, py: Python<'_>, seat: &Seat) {
-        if let Some(flights) = &self.function.get().cache().flights {
-            flights.remove(py, self.hash, &seat.flight);
-        }
-        if let Some(parent) = &seat.parent {
-            parent.get().awaits_no_more(py, &seat.flight);
-        }
+        // Last, since it wakes others.
+        drop(stage);
     }
 
     /// The call that computed has ended.
     fn take(&self, py: Python<'_>, landing: Landing) -> Result<Step, Raised> {
         self.close_unrun(py);
-        if let Some(state) = self.end(py)
-            && let Stage::Waiting(Seat { flight, parent: Some(parent), .. }) = &state.stage
-        {
-            parent.get().awaits_no_more(py, flight);
-        }
+        drop(self.end(py));
         let cache = self.function.get().cache();
         match landing {
             Landing::Value(value) => {
@@ -574,7 +602,7 @@ impl PendingCall {
     fn abandon(&self, py: Python<'_>) {
         if let Some(state) = self.end(py) {
             // This runs when the interpreter drops an object, maybe on the way of an exception.
-            let error = PyErr::take(py);
+            let error = ffi::take_error(py);
             self.dismiss(py, state);
             if let Some(error) = error {
                 error.restore(py);
@@ -585,7 +613,7 @@ impl PendingCall {
 
 impl Drop for PendingCall {
     fn drop(&mut self) {
-        Python::attach(|py| self.abandon(py));
+        ffi::attached(|py| self.abandon(py));
     }
 }
 
@@ -601,6 +629,7 @@ impl PendingCall {
                 visit.call(&**object)?;
             }
             let (Stage::Waiting(seat) | Stage::Running(seat)) = &state.stage else { return Ok(()) };
+            visit.call(&*seat.function)?;
             visit.call(&*seat.flight)?;
             seat.parent.as_ref().map_or(Ok(()), |parent| visit.call(&**parent))
         });
@@ -608,7 +637,7 @@ impl PendingCall {
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| self.abandon(py));
+        ffi::attached(|py| self.abandon(py));
     }
 }
 
@@ -617,60 +646,69 @@ fn awaited(py: Python<'_>, awaitable: Object) -> Result<Object, Raised> {
     if ffi::is_coroutine(&awaitable) {
         return Ok(awaitable);
     }
-    let object = awaitable.bind(py);
-    match object.getattr_opt(intern!(py, "__await__"))? {
-        Some(method) => Ok(method.call0()?.into()),
+    match ffi::attribute_if_any(py, Arg::new(&awaitable), &names::of(py).await_)? {
+        Some(method) => ffi::call(py, &method, &[], None),
         // A generator that types.coroutine has made awaitable.
         None if ffi::is_generator(&awaitable) => Ok(awaitable),
         None => {
-            let kind = object.get_type().name()?;
-            Err(PyTypeError::new_err(format!("object {kind} can't be used in 'await' expression")).into())
+            let kind = awaitable.bind(py).get_type().name()?;
+            let text = format!("object {kind} can't be used in 'await' expression");
+            Err(Raised::new::<PyTypeError>(py, &text))
         }
     }
 }
 
 /// An attribute that a coroutine still has when it is over.
-pub(crate) fn attribute_of_finished<'py>(py: Python<'py>, name: &str) -> Option<Bound<'py, PyAny>> {
-    match name {
-        "cr_running" | "cr_suspended" => Some(PyBool::new(py, false).to_owned().into_any()),
-        "cr_await" | "cr_frame" | "cr_origin" => Some(py.None().into_bound(py)),
-        _ => None,
+pub(crate) fn attribute_of_finished<'py>(py: Python<'py>, name: &CStr) -> Option<Bound<'py, PyAny>> {
+    if name == c"cr_running" || name == c"cr_suspended" {
+        Some(ffi::truth(py, false))
+    } else if name == c"cr_await" || name == c"cr_frame" || name == c"cr_origin" {
+        Some(py.None().into_bound(py))
+    } else {
+        None
     }
 }
 
 /// Raises an exception where `iterator` is suspended.
 fn throw_into(py: Python<'_>, iterator: &Object, error: PyErr) -> Result<Sent, Raised> {
-    let Some(throw) = iterator.bind(py).getattr_opt(intern!(py, "throw"))? else {
+    let Some(throw) = ffi::attribute_if_any(py, Arg::new(iterator), &names::of(py).throw)? else {
         return Err(error.into());
     };
-    match throw.call1((error.into_value(py),)) {
-        Ok(value) => Ok(Sent::Yielded(value.into())),
-        Err(error) if error.is_instance_of::<PyStopIteration>(py) => {
-            Ok(Sent::Returned(error.value(py).getattr(intern!(py, "value"))?.into()))
-        }
-        Err(error) => Err(error.into()),
+    let error = error.into_value(py).into_any();
+    let raised = match ffi::one_deeper(py, || ffi::call(py, &throw, &[Arg::new(&error)], None)) {
+        Ok(value) => return Ok(Sent::Yielded(value)),
+        Err(raised) => raised,
+    };
+    let error = raised.fetch(py);
+    if error.is_instance_of::<PyStopIteration>(py) {
+        let value = error.value(py).as_any().as_unbound();
+        return ffi::attribute(py, Arg::new(value), &names::of(py).value).map(Sent::Returned);
     }
+    Err(error.into())
 }
 
 /// Whether a coroutine can go on.
 fn is_suspended(py: Python<'_>, coroutine: &Object) -> bool {
-    coroutine
-        .bind(py)
-        .getattr_opt(intern!(py, "cr_frame"))
-        .is_ok_and(|frame| frame.is_some_and(|frame| !frame.is_none()))
+    match ffi::attribute_if_any(py, Arg::new(coroutine), &names::of(py).cr_frame) {
+        Ok(frame) => frame.is_some_and(|frame| !frame.is_none(py)),
+        Err(raised) => {
+            drop(raised.fetch(py));
+            false
+        }
+    }
 }
 
 /// Closes what can be closed.
-fn close<'py>(py: Python<'py>, iterator: &Object) -> PyResult<Bound<'py, PyAny>> {
-    match iterator.bind(py).getattr_opt(intern!(py, "close"))? {
-        Some(close) => close.call0(),
-        None => Ok(py.None().into_bound(py)),
+fn close(py: Python<'_>, iterator: &Object) -> Result<Object, Raised> {
+    match ffi::attribute_if_any(py, Arg::new(iterator), &names::of(py).close)? {
+        Some(close) => ffi::call(py, &close, &[], None),
+        None => Ok(py.None().into()),
     }
 }
 
 /// The same for what has not run: nothing in it can raise.
 fn close_quietly(py: Python<'_>, coroutine: &Object) {
-    if let Err(error) = close(py, coroutine) {
-        error.write_unraisable(py, Some(coroutine.bind(py)));
+    if let Err(raised) = close(py, coroutine) {
+        raised.fetch(py).write_unraisable(py, Some(coroutine.bind(py)));
     }
 }

@@ -6,7 +6,7 @@
 use super::cache::Flavour;
 use super::clock;
 use super::encoding::{self, Undecoded, Unencoded};
-use super::error::{self, SharedCacheWarning};
+use super::error::{self, SharedCacheWarning, exception};
 use super::ffi::{self, Object, Raised};
 use super::identity::{self, Identified, Identity};
 use super::info;
@@ -24,6 +24,7 @@ use crate::stats::Stats;
 use crate::sync::each_thread;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
+use pyo3::types::PyList;
 use std::ffi::CString;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -390,7 +391,7 @@ impl Shared {
             // Somebody may have put another one in its place.
             Ok::<_, Error>(self.handle.unlink()? || own)
         });
-        removed.map_err(|error| PyOSError::new_err(error.to_string()))
+        removed.map_err(|error| exception::<PyOSError>(&error.to_string()))
     }
 
     /// Counts a call that was answered by the value that another one computed.
@@ -504,10 +505,10 @@ fn digest(identity: &Identity, naming: &Naming, flavour: Flavour, is_timed: bool
 }
 
 /// `shared_regions`: the regions in the folder that functions decorated now would use.
-pub(crate) fn regions(py: Python<'_>, removes_unused: bool) -> PyResult<Vec<Bound<'_, PyAny>>> {
+pub(crate) fn regions(py: Python<'_>, removes_unused: bool) -> PyResult<Bound<'_, PyAny>> {
     let location = Location::find();
     let seen = ffi::detached(py, || region::list(&location, removes_unused));
-    let seen = seen.map_err(|error| PyOSError::new_err(error.to_string()))?;
+    let seen = seen.map_err(|error| exception::<PyOSError>(&error.to_string()))?;
     let kind = info::shared_region_type(py)?;
     let show = |seen: region::Seen| {
         kind.call1((
@@ -521,5 +522,6 @@ pub(crate) fn regions(py: Python<'_>, removes_unused: bool) -> PyResult<Vec<Boun
             seen.processes,
         ))
     };
-    seen.into_iter().map(show).collect()
+    let shown: Vec<_> = seen.into_iter().map(show).collect::<PyResult<_>>()?;
+    Ok(PyList::new(py, shown)?.into_any())
 }

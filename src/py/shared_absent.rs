@@ -3,6 +3,7 @@
 #![allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "they are the functions of the module it stands for")]
 
 use super::cache::Flavour;
+use super::error::exception;
 use super::ffi::{Object, Raised};
 use super::key::{KeyRules, Parts};
 use crate::backend::memory::{Lookup, Tally};
@@ -30,7 +31,9 @@ impl Scratch {
 
 impl Shared {
     pub(crate) fn new(_: &Bound<'_, PyAny>, _: &Options, _: Flavour, _: KeyRules, _: &Naming) -> PyResult<Self> {
-        Err(PyRuntimeError::new_err("backend=\"shared\" needs Linux or macOS; use backend=\"memory\" on this system"))
+        Err(exception::<PyRuntimeError>(
+            "backend=\"shared\" needs Linux or macOS; use backend=\"memory\" on this system",
+        ))
     }
 
     pub(crate) fn look_up_bytes_asking(

@@ -11,6 +11,7 @@ pub(crate) use for_tests::codec_for_tests;
 
 use super::ffi::{self, Arg, Digits, Object, Raised, Text, View};
 use super::key::Parts;
+use super::names;
 use super::parameters::Unhashable;
 use crate::backend::shared::codec::{self, EncodeError, Encoder, Value};
 use pyo3::prelude::*;
@@ -439,7 +440,7 @@ impl Tools {
         let class = ffi::class_of(py, object);
         let reducer = ffi::call(py, &self.reducer, &[Arg::new(&class)], None)?;
         if reducer.is_none(py) {
-            let method = ffi::attribute(py, object, pyo3::intern!(py, "__reduce_ex__").as_unbound())?;
+            let method = ffi::attribute(py, object, &names::of(py).reduce_ex)?;
             ffi::call(py, &method, &[Arg::new(&self.protocol)], None)
         } else {
             ffi::call(py, &reducer, &[object], None)

@@ -22,7 +22,7 @@
 use super::{Place, Tools, Unencoded, put_view};
 use crate::backend::shared::codec::Encoder;
 use crate::py::ffi::{self, Arg, Object, View};
-use pyo3::intern;
+use crate::py::names;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFrozenSet, PyFunction, PySet, PyString, PyType};
 use std::cell::Cell;
@@ -189,9 +189,9 @@ impl Walk<'_> {
     /// The values that an instance of a dataclass is compared by. `None` for other objects.
     fn fields(&self, object: Arg<'_>) -> Result<Option<Vec<Object>>, Unencoded> {
         let class = ffi::class_of(self.py, object);
-        let equality = ffi::attribute(self.py, Arg::new(&class), intern!(self.py, "__eq__").as_unbound())?;
+        let equality = ffi::attribute(self.py, Arg::new(&class), &names::of(self.py).equal)?;
         let Some(names) = fields_compared(equality.bind(self.py)) else { return Ok(None) };
-        let known = intern!(self.py, "__dataclass_fields__").as_unbound();
+        let known = &names::of(self.py).dataclass_fields;
         if let Err(raised) = ffi::attribute(self.py, Arg::new(&class), known) {
             ffi::forgive(self.py, raised)?;
             return Ok(None);
@@ -272,13 +272,13 @@ thread_local! {
 /// The fields that an `__eq__` compares which `dataclasses` has made: it has no file, and names nothing but these.
 fn fields_compared<'py>(equality: &Bound<'py, PyAny>) -> Option<Vec<Bound<'py, PyString>>> {
     let py = equality.py();
-    let code = equality.cast_exact::<PyFunction>().ok()?.getattr(intern!(py, "__code__")).ok()?;
-    let attribute = |name: &Bound<'py, PyString>| code.getattr(name).ok();
-    let is_generated = attribute(intern!(py, "co_filename"))?.extract::<&str>().ok()? == "<string>"
-        && attribute(intern!(py, "co_varnames"))?.extract::<(String, String)>().ok()?
-            == ("self".into(), "other".into());
-    let names: Vec<Bound<'py, PyString>> = attribute(intern!(py, "co_names"))?.extract().ok()?;
-    match &names[..] {
+    let names = names::of(py);
+    let code = equality.cast_exact::<PyFunction>().ok()?.getattr(names.code.bind(py)).ok()?;
+    let attribute = |name: &Py<PyString>| code.getattr(name.bind(py)).ok();
+    let is_generated = attribute(&names.co_filename)?.extract::<&str>().ok()? == "<string>"
+        && attribute(&names.co_varnames)?.extract::<(String, String)>().ok()? == ("self".into(), "other".into());
+    let fields: Vec<Bound<'py, PyString>> = attribute(&names.co_names)?.extract().ok()?;
+    match &fields[..] {
         [first, fields @ .., last] if is_generated && first == "__class__" && last == "NotImplemented" => {
             Some(fields.to_vec())
         }
