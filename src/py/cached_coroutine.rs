@@ -3,7 +3,7 @@
 use super::arguments::Arguments;
 use super::awaitable;
 use super::cached_function::{CachedFunction, InMemory, Mode, answer};
-use super::ffi::{Call, Object, Raised};
+use super::ffi::{self, Call, Object, Raised};
 use super::key::CallKey;
 use super::pending_call::PendingCall;
 use crate::backend::memory::Tally;
@@ -42,11 +42,23 @@ impl InMemory for Coroutines {
         key: &K,
         _: u64,
     ) -> Result<Object, Raised> {
-        let coroutine = call.forward(py, function.get().function())?;
+        suspend(function, py, call, key, Box::default())
+    }
+}
+
+/// An awaitable for a call that missed, whose key is `bytes` in a shared cache.
+pub(crate) fn suspend<K: CallKey>(
+    function: &Py<CachedFunction>,
+    py: Python<'_>,
+    call: Call<'_>,
+    key: &K,
+    bytes: Box<[u8]>,
+) -> Result<Object, Raised> {
+    let coroutine = call.forward(py, function.get().function())?;
+    ffi::guarded(py, || {
         let stored = key.to_key(py)?;
         let arguments = Arguments::new(py, &call.given(), &stored)?;
-        let call =
-            PendingCall::new(function.clone_ref(py).into(), arguments, stored, key.hash(), Box::default(), coroutine);
+        let call = PendingCall::new(function.clone_ref(py).into(), arguments, stored, key.hash(), bytes, coroutine);
         awaitable::pending(py, call)
-    }
+    })?
 }

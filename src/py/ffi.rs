@@ -404,9 +404,31 @@ pub(crate) fn guarded<R>(py: Python<'_>, body: impl FnOnce() -> R) -> Result<R, 
 #[cold]
 #[inline(never)]
 fn panicked(py: Python<'_>, payload: &(dyn std::any::Any + Send)) -> Raised {
-    let text = payload.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a bug in warp_cache");
+    let text = text_of(payload);
+    if text == NO_OBJECT {
+        // SAFETY: the thread is attached.
+        unsafe { ffi::PyErr_NoMemory() };
+        return Raised(());
+    }
     Raised::new::<PanicException>(py, text)
+}
+
+/// What pyo3 panics with where the interpreter makes no object, which is for want of memory.
+const NO_OBJECT: &str = "PyObject pointer is null";
+
+fn text_of(payload: &(dyn std::any::Any + Send)) -> &str {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a bug in warp_cache")
+}
+
+/// Keeps panics from being reported that are exceptions a moment later; see [`panicked`].
+pub(crate) fn report_bugs_only() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if text_of(panic.payload()) != NO_OBJECT {
+            report(panic);
+        }
+    }));
 }
 
 /// Functions of the C API that may run foreign code. Each prepares the thread; see [`thread`].
@@ -817,6 +839,16 @@ pub(crate) fn without_collection<R>(_: Python<'_>, make: impl FnOnce() -> R) -> 
     made
 }
 
+/// Checks that this is the main interpreter: types, names and what else is made once belong to one interpreter.
+pub(crate) fn check_interpreter(py: Python<'_>) -> PyResult<()> {
+    // SAFETY: the thread is attached.
+    if unsafe { ffi::PyInterpreterState_Get() != ffi::PyInterpreterState_Main() } {
+        let text = "warp_cache cannot be imported in a subinterpreter, only in the main interpreter of a process";
+        return Err(Raised::new::<PyImportError>(py, text).fetch(py));
+    }
+    Ok(())
+}
+
 /// Checks that this interpreter lays ints and strs out as they are read here.
 pub(crate) fn check_layouts(py: Python<'_>) -> PyResult<()> {
     let one_digit: i64 = (1 << 30) - 1;
@@ -851,17 +883,19 @@ pub(crate) enum Sent {
 }
 
 /// Resumes what `await` drives: a coroutine, or the iterator of another awaitable.
+///
+/// The interpreter counts how deep coroutines are nested, and an awaitable between them does not count, as one that is written
+/// in Python does not.
 pub(crate) fn send(py: Python<'_>, iterator: &Py<PyAny>, value: Arg<'_>) -> Result<Sent, Raised> {
-    one_deeper(py, || {
-        let mut result = std::ptr::null_mut();
-        // SAFETY: the thread is attached, and both objects are kept alive by the references given.
-        let outcome = unsafe { ffi::PyIter_Send(iterator.as_ptr(), value.as_ptr(), &raw mut result) };
-        match outcome {
-            ffi::PySendResult::PYGEN_RETURN => owned(result).map(Sent::Returned),
-            ffi::PySendResult::PYGEN_NEXT => owned(result).map(Sent::Yielded),
-            ffi::PySendResult::PYGEN_ERROR => Err(Raised(())),
-        }
-    })
+    thread::check_stack(py)?;
+    let mut result = std::ptr::null_mut();
+    // SAFETY: the thread is attached, and both objects are kept alive by the references given.
+    let outcome = unsafe { ffi::PyIter_Send(iterator.as_ptr(), value.as_ptr(), &raw mut result) };
+    match outcome {
+        ffi::PySendResult::PYGEN_RETURN => owned(result).map(Sent::Returned),
+        ffi::PySendResult::PYGEN_NEXT => owned(result).map(Sent::Yielded),
+        ffi::PySendResult::PYGEN_ERROR => Err(Raised(())),
+    }
 }
 
 /// The exception that `throw(exception)` or `throw(type[, value[, traceback]])` means.

@@ -38,6 +38,8 @@ use pyo3::prelude::*;
 /// Fills the module.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
+    ffi::check_interpreter(py)?;
+    ffi::report_bugs_only();
     ffi::check_layouts(py)?;
     stop::check_layout(py)?;
     make_now(py)?;

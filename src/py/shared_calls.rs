@@ -1,11 +1,10 @@
 //! How calls of a function whose cache is shared are answered.
 
-use super::arguments::Arguments;
 use super::awaitable;
+use super::cached_coroutine::suspend;
 use super::cached_function::{CachedFunction, Mode};
-use super::ffi::{Call, Object, Raised};
+use super::ffi::{self, Call, Object, Raised};
 use super::key::CallKey;
-use super::pending_call::PendingCall;
 use super::shared::{Quick, Scratch, Shared};
 use crate::backend::memory::{Lookup, Tally};
 use pyo3::prelude::*;
@@ -56,7 +55,11 @@ impl Mode for SharedCoroutines {
                 scratch.leave(py);
                 awaitable::ready(py, value)
             }
-            Lookup::Miss { .. } => suspend(this, py, call, key, scratch),
+            Lookup::Miss { .. } => {
+                let bytes = scratch.key.as_slice().into();
+                scratch.leave(py);
+                suspend(this, py, call, key, bytes)
+            }
         }
     }
 }
@@ -78,8 +81,8 @@ fn look_up<K: CallKey>(
     match shared(this).look_up(py, &parts, tally, scratch) {
         Quick::Hit(value) => Ok(Lookup::Hit(value)),
         Quick::Miss { generation } => Ok(Lookup::Miss { generation }),
-        Quick::Pickled(found) => shared(this).unpickle(py, tally, scratch, found),
-        Quick::Unsure => shared(this).look_up_asking(py, &parts, tally, scratch),
+        Quick::Pickled(found) => ffi::guarded(py, || shared(this).unpickle(py, tally, scratch, found))?,
+        Quick::Unsure => ffi::guarded(py, || shared(this).look_up_asking(py, &parts, tally, scratch))?,
     }
 }
 
@@ -87,24 +90,7 @@ fn look_up<K: CallKey>(
 #[inline(never)]
 fn compute(this: &Py<CachedFunction>, py: Python<'_>, call: Call<'_>, mut scratch: Scratch) -> Result<Object, Raised> {
     let value = call.forward(py, this.get().function())?;
-    shared(this).keep(py, &mut scratch, &value, |_| true)?;
+    ffi::guarded(py, || shared(this).keep(py, &mut scratch, &value, |_| true))??;
     scratch.leave(py);
     Ok(value)
-}
-
-#[inline(never)]
-fn suspend<K: CallKey>(
-    this: &Py<CachedFunction>,
-    py: Python<'_>,
-    call: Call<'_>,
-    key: &K,
-    scratch: Scratch,
-) -> Result<Object, Raised> {
-    let bytes = scratch.key.as_slice().into();
-    scratch.leave(py);
-    let coroutine = call.forward(py, this.get().function())?;
-    let stored = key.to_key(py)?;
-    let arguments = Arguments::new(py, &call.given(), &stored)?;
-    let call = PendingCall::new(this.clone_ref(py).into(), arguments, stored, key.hash(), bytes, coroutine);
-    awaitable::pending(py, call)
 }
