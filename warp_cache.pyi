@@ -656,10 +656,12 @@ def cache(
         typed: Whether equal arguments of different types, as 1, 1.0 and True, are different entries. Default: False.
         single_flight: Whether calls that miss one key at the same time wait for one computation, in each event loop one.
             None: for coroutine functions only. False: each runs the function. Default: None.
-        name: What names the cache in shared memory, in place of the function's module, qualified name and code: all
-            functions of this name, with equal parameters, share one. Without effect on the memory backend. Default: None.
+        name: What names the cache in shared memory, in place of the function's module and qualified name: all functions
+            of this name with the same code and equal parameters share one. Without effect on the memory backend.
+            Default: None.
         version: Tells caches of one name apart: a str, or an int of 64 bits. To be changed when the function's values
-            change and its code does not. Without effect on the memory backend. Default: None.
+            change and its code does not. With `name` as well, the two stand for the code, too, so that it is to be
+            changed with the code. Without effect on the memory backend. Default: None.
 
     Returns:
         A decorator, which can be used for any number of functions; each gets a cache of its own.
@@ -678,9 +680,9 @@ def cache(
         With backend="shared" the entries are in a file that belongs to the user, in memory on Linux, and so survive the
         processes. Its name is made of the function's module, qualified name, bytecode, constants, defaults and closure,
         and the parameters: an edited function begins anew, and no two functions meet. Functions that it calls do not
-        count: see `version`. A function that no other process could find, such as one of a REPL or one that closes over
-        an open file, has its entries in the memory of this process and its forks, with a SharedCacheWarning, unless it has
-        a `name`. None, bools, ints, floats, strs, bytes, tuples of them and lists of floats are stored as such, all else
+        count: see `version`. A function that no other process could find has its entries in the memory of this process
+        and its forks, with a SharedCacheWarning: one of a REPL or a notebook, unless it has a `name`; one whose code does
+        not tell all, such as one that closes over an open file, unless it has a `name` and a `version`. None, bools, ints, floats, strs, bytes, tuples of them and lists of floats are stored as such, all else
         is pickled: each hit returns a new object. Keys are compared by what they are pickled to, but numbers by value.
         Never returned: a value that was not wholly written, whoever is killed at whatever moment. A value that cannot be
         stored is returned all the same.

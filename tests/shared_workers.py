@@ -126,7 +126,7 @@ def value(key):
 
 
 def cached(function=value, **options):
-    options = {"name": "worker", "backend": "shared", **options}
+    options = {"name": "worker", "version": 0, "backend": "shared", **options}
     return warp_cache.cache(**options)(function)
 
 

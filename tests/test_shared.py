@@ -4,7 +4,6 @@ import asyncio
 import copy
 import datetime
 import decimal
-import functools
 import gc
 import inspect
 import itertools
@@ -44,8 +43,8 @@ every_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
 
 
 def shared(*arguments, decorator=None, **options):
-    """A decorator of the shared backend. The functions of a test have closures, so that the region needs a name."""
-    return (decorator or warp_cache.cache)(*arguments, **{"backend": "shared", "name": "test", **options})
+    """A decorator of the shared backend. The functions of a test have closures: name and version stand for them."""
+    return (decorator or warp_cache.cache)(*arguments, **{"backend": "shared", "name": "test", "version": 0, **options})
 
 
 def counts(f):
@@ -91,10 +90,10 @@ def test_the_backend_may_be_given_as_member_number_or_name(decorator, backend):
 @pytest.mark.parametrize(
     "form",
     [
-        lambda f: warp_cache.cache(f, backend="shared", name="test"),
-        lambda f: warp_cache.cache(backend="shared", name="test")(f),
-        lambda f: warp_cache.cache(Strategy.LRU, 128, None, "shared", 512, 4096, name="test")(f),
-        lambda f: warp_cache.cache(backend="shared", name="test", version=None, typed=False)(f),
+        lambda f: warp_cache.cache(f, backend="shared", name="test", version=0),
+        lambda f: warp_cache.cache(backend="shared", name="test", version=0)(f),
+        lambda f: warp_cache.cache(Strategy.LRU, 128, None, "shared", 512, 4096, name="test", version=0)(f),
+        lambda f: warp_cache.cache(backend="shared", name="test", version=0, typed=False)(f),
     ],
 )
 def test_every_form_gives_the_same_region(form):
@@ -191,7 +190,7 @@ def test_any_other_string_or_int_is_a_version(version):
 
 def test_each_version_begins_afresh():
     versions = [None, 1, 2, -1, "a", "b", 2**63 - 1, 2**62]
-    made = [shared(version=version)(functools.partial(str, version)) for version in versions]
+    made = [shared(version=version)(lambda version=version: str(version)) for version in versions]
     assert [f() for f in made] == [str(version) for version in versions]
     assert [f() for f in made] == [str(version) for version in versions]
     assert [counts(f) for f in made] == [(1, 1)] * len(versions)
@@ -489,7 +488,7 @@ def counted_while(program, *arguments):
 
 READER = """
 import os, sys, warp_cache
-f = warp_cache.cache(lambda x: x, backend="shared", name="test")
+f = warp_cache.cache(lambda x: x, backend="shared", name="test", version=0)
 f(1)
 print(".", end="", flush=True)
 sys.stdin.read(1)
@@ -2122,10 +2121,11 @@ def test_functions_of_different_modules_never_share(tmp_path):
     assert printed(tmp_path / "main.py") == f"{expected} 1 1"
 
 
-def test_a_name_takes_the_place_of_everything_else(tmp_path):
-    for number, source in enumerate(["return x * 2", "return x * 3"]):
-        source = PRICE.format(body=source, before="", default="").replace('"shared"', '"shared", name="price"')
-        assert printed(tmp_path / f"{number}.py", source=source) == f"20 {number} 1"
+@pytest.mark.parametrize(("naming", "second"), [('name="price"', "30 0 1"), ('name="price", version=1', "20 1 1")])
+def test_a_name_takes_the_place_of_the_file_and_with_a_version_of_the_code(tmp_path, naming, second):
+    for number, (body, expected) in enumerate([("return x * 2", "20 0 1"), ("return x * 3", second)]):
+        source = PRICE.format(body=body, before="", default="").replace('"shared"', f'"shared", {naming}')
+        assert printed(tmp_path / f"{number}.py", source=source) == expected
 
 
 # Functions without an identity of their own
@@ -2176,8 +2176,8 @@ def test_a_function_without_an_identity_has_a_private_region_and_one_warning(kin
 
 
 @pytest.mark.parametrize("kind", ["object", "bound method", "partial", "closure", "main"])
-def test_a_name_gives_it_an_identity(kind, tmp_path):
-    source = f"OPTIONS = dict(name='known')\nKIND = {kind!r}\n" + UNNAMED
+def test_name_and_version_give_it_an_identity(kind, tmp_path):
+    source = f"OPTIONS = dict(name='known', version=1)\nKIND = {kind!r}\n" + UNNAMED
     out = (
         script(None, source=None, interpreter=["-c", source])[0]
         if kind == "main"

@@ -502,24 +502,69 @@ def test_a_child_of_a_module_run_as_a_program_shares_with_its_parent(place, meth
     assert place.said("-m", "package.program") == [[OWN, CHILDS]]
 
 
-def test_a_name_stands_for_module_name_and_code(place):
+NAMED = """
+@cache(backend="shared", max_size=8, name={name!r}, version={version!r})
+def {function}(x):
+    return x + 1, {constant!r}
+print(json.dumps([{function}(1), {function}.cache_info().hits]))
+"""
+
+
+def named(place, program, function, constant, name="prices", version=None):
+    return place.run(NAMED.format(function=function, constant=constant, name=name, version=version), name=program)
+
+
+def test_a_name_stands_for_module_and_qualified_name_and_the_code_counts_all_the_same(place):
+    assert named(place, "one.py", "price", "a") == [[[2, "a"], 0]]
+    assert named(place, "two.py", "cost", "a") == [[[2, "a"], 1]]
+    assert named(place, "two.py", "cost", "b") == [[[2, "b"], 0]]
+    assert named(place, "one.py", "price", "b") == [[[2, "b"], 1]]
+    assert named(place, "one.py", "price", "a") == [[[2, "a"], 2]]
+    assert named(place, "one.py", "price", "a", name="costs") == [[[2, "a"], 0]]
+
+
+def test_name_and_version_stand_for_the_code_too(place):
+    assert named(place, "one.py", "price", "a", version=1) == [[[2, "a"], 0]]
+    assert named(place, "two.py", "cost", "b", version=1) == [[[2, "a"], 1]]
+    assert named(place, "two.py", "cost", "b", name="costs", version=1) == [[[2, "b"], 0]]
+    assert named(place, "two.py", "cost", "c", version="2") == [[[2, "c"], 0]]
+    assert named(place, "two.py", "cost", "d", version="3") == [[[2, "d"], 0]]
+    assert named(place, "one.py", "price", "e", version="2") == [[[2, "c"], 1]]
+    assert named(place, "one.py", "price", "a") == [[[2, "a"], 0]]
+
+
+@pytest.mark.parametrize(("before", "after"), EDITS.values(), ids=EDITS)
+def test_an_edited_function_starts_afresh_under_its_name(place, before, after):
+    begin, end = 'shared = cache(backend="shared", max_size=8, name="f")\n', "\nf = shared(f)\nsay(f, *args)"
+    for source, outcome in ((before, "miss"), (after, "miss"), (before, "hit"), (after, "hit")):
+        assert [outcome for _, outcome in place.run(begin + source + end)] == [outcome], source
+
+
+def test_a_name_stands_for_the_file_of_what_is_wrapped_and_closed_over_too(place):
+    begin = 'shared = cache(backend="shared", max_size=8, name="price")\n'
+    source = DECORATED[: DECORATED.index("@shared\n@doubled\ndef cost")]
+    assert place.run(begin + source, name="one.py") == [["4", "miss"]]
+    assert place.run(begin + source, name="two.py") == [["4", "hit"]]
+    assert place.run(begin + source.replace("price", "cost"), name="two.py") == [["4", "hit"]]
+    assert place.run(begin + source.replace("x + 1", "x + 5"), name="two.py") == [["12", "miss"]]
+    assert place.run(begin + source.replace("2 * ", "3 * "), name="two.py") == [["6", "miss"]]
+
+
+def test_equal_code_that_runs_in_other_modules_is_other_code_under_a_name(place):
+    for name in ("one", "two"):
+        place.write(f"{name}.py", f"rate = {name!r}\ndef rated(x):\n    return x, rate\n")
     source = """
-    @cache(backend="shared", max_size=8, name={name!r}, version={version!r})
-    def {function}(x):
-        return x + 1, {constant!r}
-    print(json.dumps([{function}(1), {function}.cache_info().hits]))
+    import one, two
+    def make(rated):
+        @cache(backend="shared", max_size=8, name="rated")
+        def f(x):
+            return rated(x)
+        return f
+    say(make(one.rated), 1)
+    say(make(two.rated), 1)
     """
-
-    def run(program, function, constant, name="prices", version=None):
-        text = source.format(function=function, constant=constant, name=name, version=version)
-        return place.run(text, name=program)
-
-    assert run("one.py", "price", "a") == [[[2, "a"], 0]]
-    assert run("two.py", "cost", "b") == [[[2, "a"], 1]]
-    assert run("two.py", "cost", "b", name="costs") == [[[2, "b"], 0]]
-    assert run("two.py", "cost", "c", version="2") == [[[2, "c"], 0]]
-    assert run("two.py", "cost", "d", version="3") == [[[2, "d"], 0]]
-    assert run("one.py", "price", "e", version="2") == [[[2, "c"], 1]]
+    assert place.run(source) == [["(1, 'one')", "miss"], ["(1, 'two')", "miss"]]
+    assert place.run(source) == [["(1, 'one')", "hit"], ["(1, 'two')", "hit"]]
 
 
 def test_a_version_starts_afresh(place):
@@ -605,22 +650,61 @@ print(json.dumps([first, f.cache_info().hits, f.shared_stats().path is None]))
 """
 
 
-@pytest.mark.parametrize(("source", "why"), NAMELESS.values(), ids=NAMELESS)
-def test_a_function_without_identity_is_cached_for_its_process_with_one_warning_that_says_why(place, source, why):
-    program = place.write("program.py", source + TRIED)
+# With what a function without identity is shared, and what its warning says of that.
+BOTH = "; pass name= and version= to share them, and another version= whenever the code changes"
+ONE = "; pass name= to share them"
+REMEDIES = dict.fromkeys(NAMELESS, BOTH) | {"exec": ONE}
+
+
+def warning_of(place, naming, source, outcome):
+    """The text of the only warning of a program that runs twice, each time with this outcome."""
+    given = f'shared = cache(backend="shared", max_size=8, {naming})\n'
+    program = place.write("program.py", given + source + TRIED)
     for _ in range(2):
         done = place.start("-W", "always", program)
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout) == [0, 1, True]
-        assert done.stderr.count("SharedCacheWarning: ") == 1
-        assert why in done.stderr and "name=" in done.stderr
+        assert json.loads(done.stdout) == outcome
+    [message] = [line for line in done.stderr.splitlines() if "SharedCacheWarning: " in line]
+    return message
 
 
-@pytest.mark.parametrize("source", [source for source, _ in NAMELESS.values()], ids=NAMELESS)
-def test_a_function_without_identity_is_shared_under_a_name(place, source):
-    named = 'shared = cache(backend="shared", max_size=8, name="f")\n' + source + TRIED
-    assert place.run(named) == [[0, 1, False]]
-    assert place.run(named) == [[2, 3, False]]
+@pytest.mark.parametrize("kind", NAMELESS)
+def test_a_function_without_identity_is_cached_for_its_process_with_one_warning_that_says_why(place, kind):
+    source, why = NAMELESS[kind]
+    message = warning_of(place, "", source, [0, 1, True])
+    assert why in message
+    assert message.endswith(REMEDIES[kind])
+
+
+@pytest.mark.parametrize("kind", [kind for kind in NAMELESS if REMEDIES[kind] == BOTH])
+def test_a_name_alone_does_not_share_code_that_cannot_be_told_from_other_code(place, kind):
+    source, why = NAMELESS[kind]
+    message = warning_of(place, "name='f'", source, [0, 1, True])
+    assert message.partition("SharedCacheWarning: ")[2].startswith("f: its values are cached in this process")
+    assert why in message
+    assert message.endswith("; pass version=, too, to share them, and another one whenever the code changes")
+
+
+@pytest.mark.parametrize("kind", NAMELESS)
+def test_a_version_alone_does_not_share_a_function_without_identity(place, kind):
+    source, why = NAMELESS[kind]
+    message = warning_of(place, "version=1", source, [0, 1, True])
+    assert why in message
+    assert message.endswith("; pass name=, too, to share them, and another version= whenever the code changes")
+
+
+@pytest.mark.parametrize(
+    ("source", "naming"),
+    [
+        *((source, "name='f', version=1") for source, _ in NAMELESS.values()),
+        *((NAMELESS[kind][0], "name='f'") for kind in NAMELESS if REMEDIES[kind] == ONE),
+    ],
+    ids=[*NAMELESS, *(f"{kind}-name" for kind in NAMELESS if REMEDIES[kind] == ONE)],
+)
+def test_a_function_without_identity_is_shared_as_its_warning_says(place, source, naming):
+    source = f'shared = cache(backend="shared", max_size=8, {naming})\n' + source + TRIED
+    assert place.run(source) == [[0, 1, False]]
+    assert place.run(source) == [[2, 3, False]]
 
 
 PROMPT = """\
@@ -629,15 +713,49 @@ from warp_cache import cache
 f = cache(backend="shared", max_size=8)(lambda x: x)
 print(json.dumps([f(1), f(1), f.cache_info().hits, f.shared_stats().path]))
 """
+PROMPTS = [["-c"], ["-"], ["-i"], ["-m", "code"], ["-m", "asyncio"]]
 
 
-@pytest.mark.parametrize("command", [["-c", PROMPT], ["-"], ["-i"], ["-m", "code"], ["-m", "asyncio"]])
-def test_what_is_typed_in_is_cached_for_its_process(place, command):
+def typed_in(place, prompt, source):
+    given, stdin = ([source], "") if prompt == ["-c"] else ([], source)
+    return place.start("-W", "always", *prompt, *given, stdin=stdin)
+
+
+@pytest.mark.parametrize("prompt", PROMPTS, ids=" ".join)
+def test_what_is_typed_in_is_cached_for_its_process(place, prompt):
     for _ in range(2):
-        done = place.start("-W", "always", *command, stdin="" if command[0] == "-c" else PROMPT)
+        done = typed_in(place, prompt, PROMPT)
         assert "[1, 1, 1, null]" in done.stdout
         assert done.stderr.count("SharedCacheWarning: ") == 1
-        assert "name=" in done.stderr
+        assert "; pass name= to share them\n" in done.stderr
+
+
+CELL = """\
+import json
+from warp_cache import cache
+twice = lambda function: lambda x: 2 * function(x)
+add = lambda x: x + 1
+doubled = lambda add: twice(lambda x: add(x))
+f = cache(backend="shared", max_size=8, name="cell"{version})(doubled(add))
+print(json.dumps([f(1), f.cache_info().hits, f.shared_stats().path is None]))
+"""
+
+
+@pytest.mark.parametrize("prompt", PROMPTS, ids=" ".join)
+def test_a_cell_that_is_named_and_edited_begins_anew(place, prompt):
+    def outcome(source):
+        done = typed_in(place, prompt, source)
+        assert "SharedCacheWarning" not in done.stderr
+        return done.stdout
+
+    cell, fixed = CELL.format(version=""), CELL.format(version=", version=1")
+    assert "[4, 0, false]" in outcome(cell)
+    assert "[4, 1, false]" in outcome(cell)
+    assert "[6, 0, false]" in outcome(cell.replace("2 * ", "3 * "))
+    assert "[8, 0, false]" in outcome(cell.replace("x + 1", "x + 3"))
+    assert "[4, 2, false]" in outcome(cell)
+    assert "[4, 0, false]" in outcome(fixed)
+    assert "[4, 1, false]" in outcome(fixed.replace("2 * ", "3 * "))
 
 
 def test_an_exception_that_is_none_of_exception_ends_the_decoration(place):

@@ -94,8 +94,9 @@ max_key_size, max_value_size: the most bytes of a key and of a value in shared m
     memory backend.
 typed: whether equal arguments of different types, as 1 and 1.0, are different entries.
 single_flight: whether calls that miss one key at the same time wait for one computation. None: for coroutine functions only.
-name: names the cache in shared memory in place of the function's module, qualified name and code.
-version: a str or an int that tells caches of one name apart. Both without effect on the memory backend.
+name: names the cache in shared memory in place of the function's module and qualified name. Its code counts all the same.
+version: a str or an int that tells caches of one name apart. With a name as well, the two stand for the code, too: change
+    it when the code changes. Both without effect on the memory backend.
 
 The decorated function has cache_info(), cache_clear(), cache_parameters(), cache_invalidate(*args, **kwargs) and
 cache_contains(*args, **kwargs); for the shared backend cache_unlink() and shared_stats(), too; __wrapped__ is the function

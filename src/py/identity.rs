@@ -4,9 +4,9 @@
 //! return different things must not. Where both cannot be had, a function rather has no identity. So everything here counts
 //! with its exact type, unlike in a key, and what does not tell all about itself is refused.
 //!
-//! What counts: module and qualified name; bytecode, constants and names; defaults; the values that the function closes over,
-//! and functions among them by the same rules. What does not: comments, lines and files, annotations, what global names
-//! stand for, the methods of a class.
+//! What counts: module and qualified name, or the user's own name in their place; bytecode, constants and names; defaults; the
+//! values that the function closes over, and functions among them by the same rules. What does not: comments, lines and
+//! files, annotations, what global names stand for, the methods of a class. A name and a version of the user's stand for all.
 
 use super::cached_function::CachedFunction;
 use pyo3::buffer::PyBuffer;
@@ -45,17 +45,21 @@ pub(crate) enum Identified {
     Unstable(String),
 }
 
-/// The identity of a function that the user named.
+/// The identity of a function for which the user's name and version stand alone.
 pub(crate) fn named(name: &str) -> Identity {
     Identity { label: name.to_owned(), digest: xxh3_128(&[LAYOUT, &[Tag::Named as u8], name.as_bytes()].concat()) }
 }
 
-/// The identity of `function`, if it has one. May run Python code, that of values that say how they are pickled.
-pub(crate) fn identify(function: &Bound<'_, PyAny>) -> PyResult<Identified> {
+/// The identity of `function`, if it has one. A name of the user's takes the place of its module and qualified name; its code
+/// counts all the same. May run Python code, that of values that say how they are pickled.
+pub(crate) fn identify(function: &Bound<'_, PyAny>, name: Option<&str>) -> PyResult<Identified> {
     let py = function.py();
-    let mut walk = Walk { bytes: LAYOUT.to_vec(), above: Vec::new() };
-    match walk.decorated(function) {
-        Ok(label) => Ok(Identified::Stable(Identity { label, digest: xxh3_128(&walk.bytes) })),
+    let mut walk = Walk { bytes: LAYOUT.to_vec(), above: Vec::new(), is_named: name.is_some(), own: None };
+    let walked = walk.named(name).and_then(|()| walk.decorated(function));
+    match walked {
+        Ok(label) => {
+            Ok(Identified::Stable(Identity { label: name.map_or(label, str::to_owned), digest: xxh3_128(&walk.bytes) }))
+        }
         Err(obstacle) => match obstacle.of(py, "it") {
             Obstacle::Clause(why) => Ok(Identified::Unstable(why)),
             Obstacle::Raised(error) => Err(error),
@@ -98,6 +102,7 @@ enum Tag {
     Reduced,
     Buffer,
     Absent,
+    Own,
 }
 
 /// Why a walk ended before its end.
@@ -150,11 +155,24 @@ enum Found {
     },
 }
 
+/// What the user's own name takes the place of, wherever a walk meets it.
+struct Own {
+    /// None: the function is of no module.
+    module: Option<String>,
+    name: String,
+    /// The address of the function's code, while that is being written: its name is the function's.
+    code: usize,
+}
+
 /// Writes objects as bytes that tell all about them.
 struct Walk {
     bytes: Vec<u8>,
     /// The objects around the one that is being written, which keep it alive.
     above: Vec<usize>,
+    /// Whether the user has named the function.
+    is_named: bool,
+    /// Of the function that is being decorated, if the user has named it.
+    own: Option<Own>,
 }
 
 impl Walk {
@@ -184,6 +202,19 @@ impl Walk {
         Ok(())
     }
 
+    /// The user's own name for the function.
+    fn named(&mut self, name: Option<&str>) -> Walked {
+        let Some(name) = name else { return Ok(()) };
+        self.tag(Tag::Own);
+        self.raw(name.as_bytes())
+    }
+
+    /// Whether the user's name stands for this module.
+    fn is_own(&self, module: Option<&Bound<'_, PyString>>) -> bool {
+        let module = module.map(|module| public(&module.to_string_lossy()).to_owned());
+        self.own.as_ref().is_some_and(|own| own.module == module)
+    }
+
     /// The function that is being decorated; returns what people call it.
     fn decorated(&mut self, function: &Bound<'_, PyAny>) -> Walked<String> {
         let py = function.py();
@@ -195,6 +226,15 @@ impl Walk {
             return self.decorated(&inner);
         }
         if function.is_exact_instance_of::<PyFunction>() {
+            if self.is_named {
+                let module = function.getattr(intern!(py, "__module__"))?.cast_into::<PyString>().ok();
+                self.own = Some(Own {
+                    module: module.map(|module| public(&module.to_string_lossy()).to_owned()),
+                    name: text_of(function, "__qualname__")?.to_string_lossy().into_owned(),
+                    code: 0,
+                });
+                return self.object(function).map(|()| String::new());
+            }
             self.object(function)?;
         } else if let Ok(native) = function.cast_exact::<PyCFunction>() {
             if !self.native(native)? {
@@ -386,8 +426,10 @@ impl Walk {
     fn code(&mut self, code: &Bound<'_, PyAny>) -> Walked {
         let py = code.py();
         self.tag(Tag::Code);
+        if self.own.as_ref().is_none_or(|own| own.code != code.as_ptr().addr()) {
+            self.object(&code.getattr(intern!(py, "co_name"))?)?;
+        }
         for part in [
-            intern!(py, "co_name"),
             intern!(py, "co_flags"),
             intern!(py, "co_argcount"),
             intern!(py, "co_posonlyargcount"),
@@ -468,21 +510,35 @@ impl Walk {
         let py = function.py();
         self.tag(Tag::Function);
         let code = function.getattr(intern!(py, "__code__"))?;
-        let Ok(module) = function.getattr(intern!(py, "__module__"))?.cast_into::<PyString>() else {
-            return Err(Obstacle::clause("is defined outside of any module"));
-        };
-        self.text(if is_main(&module) { intern!(py, "__main__") } else { &module })?;
-        self.text(&text_of(function, "__qualname__")?)?;
+        let module = function.getattr(intern!(py, "__module__"))?.cast_into::<PyString>().ok();
+        let name = text_of(function, "__qualname__")?;
+        let is_own = self.is_own(module.as_ref());
+        match &module {
+            _ if is_own => self.tag(Tag::Own),
+            Some(module) => self.text(if is_main(module) { intern!(py, "__main__") } else { module })?,
+            None => return Err(Obstacle::clause("is defined outside of any module")),
+        }
+        if let Some(own) = &mut self.own
+            && is_own
+            && own.name == name.to_string_lossy()
+        {
+            own.code = code.as_ptr().addr();
+        } else {
+            self.text(&name)?;
+        }
         // Whose namespace it runs in: not the same where a decorator has given its own function another's name.
         let globals = function.getattr(intern!(py, "__globals__"))?.cast_into::<PyDict>().map_err(PyErr::from)?;
         let home = globals.get_item(intern!(py, "__name__"))?.and_then(|name| name.cast_into::<PyString>().ok());
-        let Some(home) = home else {
-            return Err(Obstacle::clause("is defined outside of any module"));
-        };
-        if is_typed(&text_of(&code, "co_filename")?) {
-            return Err(Obstacle::clause("is defined at a prompt, not in a file"));
+        match &home {
+            None if is_own => self.tag(Tag::Own),
+            None => return Err(Obstacle::clause("is defined outside of any module")),
+            Some(home) => {
+                if !self.is_own(Some(home)) && is_typed(&text_of(&code, "co_filename")?) {
+                    return Err(Obstacle::clause("is defined at a prompt, not in a file"));
+                }
+                self.home(home, Some(&globals))?;
+            }
         }
-        self.home(&home, Some(&globals))?;
         self.object(&code).map_err(|obstacle| obstacle.of(py, "has code that"))?;
         self.defaults(function, &code)?;
         self.closure(function, &code)
@@ -598,6 +654,10 @@ impl Walk {
     /// A module by its name; the main one by its file, too. Its namespace, if that is at hand.
     fn home(&mut self, module: &Bound<'_, PyString>, namespace: Option<&Bound<'_, PyDict>>) -> Walked {
         let py = module.py();
+        if self.is_own(Some(module)) {
+            self.tag(Tag::Own);
+            return Ok(());
+        }
         let file = match namespace {
             Some(namespace) => namespace.get_item(intern!(py, "__file__"))?,
             None => match modules(py)?.get_item(module)? {

@@ -107,13 +107,14 @@ impl Shared {
     ) -> PyResult<Self> {
         let py = function.py();
         let max_size = options.check_shared()?;
-        let (identity, why_private) = match &naming.name {
-            Some(name) => (identity::named(name), None),
-            None => match identity::identify(function)? {
+        let (identity, why_private) = match (&naming.name, &naming.version) {
+            (Some(name), Some(_)) => (identity::named(name), None),
+            (name, _) => match identity::identify(function, name.as_deref())? {
                 Identified::Stable(identity) => (identity, None),
                 Identified::Unstable(why) => {
-                    let label = error::name_of(function).unwrap_or_else(|| error::shown(function));
-                    (Identity { label, digest: 0 }, Some(why))
+                    let label = name.clone().or_else(|| error::name_of(function));
+                    let label = label.unwrap_or_else(|| error::shown(function));
+                    (Identity { label, digest: 0 }, Some(format!("{why}; {}", remedy(function, naming)?)))
                 }
             },
         };
@@ -148,9 +149,7 @@ impl Shared {
             value_limit: options.max_value_size,
         };
         if let Some(why) = why_private {
-            let text =
-                format!("its values are cached in this process and its forks only: {why}; pass name= to share them");
-            shared.warn(py, &text)?;
+            shared.warn(py, &format!("its values are cached in this process and its forks only: {why}"))?;
         }
         Ok(shared)
     }
@@ -481,6 +480,21 @@ impl Shared {
         let text = CString::new(text).unwrap_or_default();
         PyErr::warn(py, &py.get_type::<SharedCacheWarning>(), &text, 1)
     }
+}
+
+/// What the user can do about a function that has no identity.
+fn remedy(function: &Bound<'_, PyAny>, naming: &Naming) -> PyResult<&'static str> {
+    Ok(match (&naming.name, &naming.version) {
+        (None, None) => match identity::identify(function, Some(""))? {
+            // It lacks a place of its own only. An edit of its code is seen under a name, too.
+            Identified::Stable(_) => "pass name= to share them",
+            Identified::Unstable(_) => {
+                "pass name= and version= to share them, and another version= whenever the code changes"
+            }
+        },
+        (None, Some(_)) => "pass name=, too, to share them, and another version= whenever the code changes",
+        (Some(_), _) => "pass version=, too, to share them, and another one whenever the code changes",
+    })
 }
 
 /// What tells a function's region from those of other functions, and of other ways to make keys of the same arguments.
