@@ -3,6 +3,7 @@
 import datetime
 import decimal
 import fractions
+import functools
 import math
 import subprocess
 import sys
@@ -459,11 +460,53 @@ def test_what_is_to_come_says_so():
         cache(single_flight=True)(len)
 
 
+FORMS = {
+    "bare": lambda decorator: decorator,
+    "empty": lambda decorator: decorator(),
+    "arguments": lambda decorator: decorator(max_size=3, ttl=60),
+    "shared": lambda decorator: decorator(backend="shared", name="refused", version=1),
+}
+
+
 @once
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("decorator", [cache, lru_cache], ids=lambda decorator: decorator.__name__)
 @pytest.mark.parametrize("wrapper", [classmethod, property])
-def test_a_wrapped_method_that_cannot_be_called_is_refused_with_advice(wrapper):
+def test_a_wrapped_method_that_cannot_be_called_is_refused_with_advice(wrapper, decorator, form):
     with pytest.raises(TypeError, match="only a callable can be decorated.*below the other"):
-        cache(wrapper(lambda cls: 1))
+        form(decorator)(wrapper(lambda cls: 1))
+
+
+class OwnPartialMethod(functools.partialmethod):
+    pass
+
+
+@once
+@pytest.mark.parametrize("kind", [functools.partialmethod, OwnPartialMethod])
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("decorator", [cache, lru_cache], ids=lambda decorator: decorator.__name__)
+def test_a_partial_method_is_refused_by_name_with_what_to_write(decorator, form, kind):
+    name = decorator.__name__
+    with pytest.raises(TypeError) as refused:
+        form(decorator)(kind(abs))
+    assert str(refused.value).partition(", got ")[0] == "only a callable can be decorated"
+    advice = f"cache the function in it, as in functools.partialmethod({name}(function), ...)"
+    assert str(refused.value).partition("; ")[2] == f"a functools.partialmethod is none: {advice}"
+
+
+@pytest.mark.parametrize("decorator", [cache, lru_cache], ids=lambda decorator: decorator.__name__)
+def test_what_a_refused_partial_method_advises_works(decorator):
+    class Page:
+        @decorator
+        def render(self, user, greeting):
+            return f"{greeting} {user}"
+
+        greet = functools.partialmethod(render, greeting="Hello")
+        call = functools.partialmethod(decorator(lambda self, user: user), "Ada")
+
+    page = Page()
+    assert [page.greet("Ada"), page.greet("Ada"), page.call(), page.call()] == ["Hello Ada", "Hello Ada", "Ada", "Ada"]
+    assert Page.render.cache_info()[:2] == (1, 1)
 
 
 @once

@@ -145,7 +145,9 @@ fn cache<'py>(module: &Bound<'py, PyModule>, given: Given<'_>) -> PyResult<Bound
     let (strategy, function) = match (first, strategy) {
         (Argument::Given(function), strategy) if function.is_callable() => (strategy, Some(function)),
         // What binds to a class but cannot be called is one of its methods, already wrapped.
-        (Argument::Given(wrapped), _) if wrapped.get_type().hasattr("__get__")? => return Err(not_callable(&wrapped)),
+        (Argument::Given(wrapped), _) if wrapped.get_type().hasattr("__get__")? => {
+            return Err(not_callable(&wrapped, Flavour::Cache));
+        }
         (Argument::Given(_), Argument::Given(_)) => {
             return Err(exception::<PyTypeError>("cache() got multiple values for argument 'strategy'"));
         }
@@ -175,6 +177,9 @@ fn lru_cache<'py>(module: &Bound<'py, PyModule>, given: Given<'_>) -> PyResult<B
     let default = Options::default();
     let (maxsize, function) = match maxsize {
         Argument::Given(function) if function.is_callable() => (Argument::Absent, Some(function)),
+        Argument::Given(wrapped) if wrapped.get_type().hasattr("__get__")? => {
+            return Err(not_callable(&wrapped, Flavour::LruCache));
+        }
         maxsize => (maxsize, None),
     };
     let max_size = match (maxsize, max_size) {
@@ -249,7 +254,7 @@ fn finish<'py>(
 
 fn decorate<'py>(function: &Bound<'py, PyAny>, settings: Settings) -> PyResult<Bound<'py, PyAny>> {
     if !function.is_callable() {
-        return Err(not_callable(function));
+        return Err(not_callable(function, settings.flavour));
     }
     match Calls::of(function)? {
         Calls::Coroutine(runs) => CachedFunction::of_coroutine_function(function, runs, settings),
@@ -267,10 +272,26 @@ fn decorate<'py>(function: &Bound<'py, PyAny>, settings: Settings) -> PyResult<B
     }
 }
 
-fn not_callable(got: &Bound<'_, PyAny>) -> PyErr {
-    let order =
-        if got.get_type().hasattr("__get__").unwrap_or(false) { "; put this decorator below the other" } else { "" };
-    exception::<PyTypeError>(&format!("only a callable can be decorated, got {}{order}", shown(got)))
+fn not_callable(got: &Bound<'_, PyAny>, flavour: Flavour) -> PyErr {
+    let decorator = match flavour {
+        Flavour::Cache => "cache",
+        Flavour::LruCache => "lru_cache",
+    };
+    let instead = if is_partial_method(got).unwrap_or(false) {
+        format!(
+            "; a functools.partialmethod is none: cache the function in it, as in functools.partialmethod({decorator}(function), \
+             ...)"
+        )
+    } else if got.get_type().hasattr("__get__").unwrap_or(false) {
+        "; put this decorator below the other".to_owned()
+    } else {
+        String::new()
+    };
+    exception::<PyTypeError>(&format!("only a callable can be decorated, got {}{instead}", shown(got)))
+}
+
+fn is_partial_method(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    object.is_instance(&object.py().import("functools")?.getattr("partialmethod")?)
 }
 
 /// What calling a callable gives.
