@@ -32,7 +32,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The number of the layout. Whoever changes one word of it, of a shard or of the codec changes this, so that other builds keep
 /// to other files.
@@ -252,6 +252,20 @@ pub struct Region {
 /// Times that lie farther ahead than any could have been set are no times.
 const SLACK: u64 = 1_000_000_000;
 
+/// How long one call may still wait, however many shards it needs. The clock is only read where it may wait at all.
+#[derive(Clone, Copy, Debug)]
+struct Wait(Option<Instant>);
+
+impl Wait {
+    fn begin(patience: Duration) -> Self {
+        Self((!patience.is_zero()).then(|| Instant::now() + patience))
+    }
+
+    fn left(self) -> Duration {
+        self.0.map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()))
+    }
+}
+
 /// After so many stores a process looks whether others still see it as a member.
 const STORES_A_LOOK: u32 = 32;
 
@@ -380,7 +394,8 @@ impl Region {
         }
     }
 
-    /// Stores an entry, and waits for no longer than `patience`. `is_wanted` is asked when nobody else can change the shard.
+    /// Stores an entry, and waits for no longer than `patience`, for the shard and for all others that a recount of the total
+    /// needs together. `is_wanted` is asked when nobody else can change the shard.
     pub fn keep(
         &self,
         key: &[u8],
@@ -395,8 +410,9 @@ impl Region {
         let draft = Draft { hash, key, value, expires, now };
         let here = self.here();
         let number = self.layout.shard_of(hash);
-        let kept = shard.keep(&draft, &here, &Floor { region: self, number }, is_wanted, patience)?;
-        self.recount_if_stale(&here, patience);
+        let wait = Wait::begin(patience);
+        let kept = shard.keep(&draft, &here, &Floor { region: self, number }, is_wanted, wait.left())?;
+        self.recount_if_stale(&here, wait);
         Ok(kept)
     }
 
@@ -408,19 +424,21 @@ impl Region {
         Ok(removed.is_some_and(|expires| self.is_live(expires, now)))
     }
 
-    /// Removes all entries, and sets the counters to zero.
+    /// Removes all entries, and sets the counters to zero. Waits for no longer than `patience`, for all shards together.
     pub fn clear(&self, patience: Duration) -> Result<(), GaveUp> {
         self.header_word(CLEARS).fetch_add(1, Ordering::AcqRel);
         let here = self.here();
+        let wait = Wait::begin(patience);
+        // One that is stuck does not keep the others: first those that nobody has.
+        let busy: Vec<_> = self.shards().filter(|shard| shard.clear(&here, Duration::ZERO).is_err()).collect();
         let mut cleared = Ok(());
-        for shard in self.shards() {
-            // One that is stuck does not keep the others.
-            cleared = shard.clear(&here, patience).and(cleared);
+        for shard in &busy {
+            cleared = shard.clear(&here, wait.left()).and(cleared);
         }
         for word in self.words(COUNTERS..COUNTERS + PAGE) {
             word.store(0, Ordering::Relaxed);
         }
-        self.recount_if_stale(&here, patience);
+        self.recount_if_stale(&here, wait);
         cleared
     }
 
@@ -510,21 +528,29 @@ impl Region {
     }
 
     /// Counts all entries, while nobody can change any, if a dead process has left the total too high.
-    fn recount_if_stale(&self, here: &Here<'_>, patience: Duration) {
-        let stale = self.header_word(STALE);
-        if self.layout.shards < 2 || stale.load(Ordering::Relaxed) == 0 {
-            return;
+    #[inline]
+    fn recount_if_stale(&self, here: &Here<'_>, wait: Wait) {
+        if self.layout.shards > 1 && self.header_word(STALE).load(Ordering::Relaxed) != 0 {
+            self.recount(here, wait, || ());
         }
-        stale.store(0, Ordering::Relaxed);
+    }
+
+    /// Does so. `meanwhile` is called when all are counted and the mark still stands: for tests.
+    #[cold]
+    #[inline(never)]
+    fn recount(&self, here: &Here<'_>, wait: Wait, meanwhile: impl FnOnce()) {
         let shards: Vec<_> = self.shards().collect();
         // From the first on, by everybody: nobody waits for one that is before one that he has.
-        let held: Result<Vec<_>, _> = shards.iter().map(|shard| shard.lock(here, patience)).collect();
-        if held.is_ok() {
-            let total: usize = shards.iter().map(Shard::len).sum();
-            self.header_word(TOTAL).store(total as u64, Ordering::Relaxed);
-        } else {
-            stale.store(1, Ordering::Relaxed);
-        }
+        let held: Result<Vec<_>, _> = shards.iter().map(|shard| shard.lock(here, wait.left())).collect();
+        let Ok(_held) = held else { return };
+        let stale = self.header_word(STALE);
+        let marks = stale.load(Ordering::Acquire);
+        let total: usize = shards.iter().map(Shard::len).sum();
+        self.header_word(TOTAL).store(total as u64, Ordering::Relaxed);
+        meanwhile();
+        // Last of all, so that a process that is killed before leaves the mark. Each mark is another number: one that was set
+        // after the count, by a process that is taken for dead and is not, stays.
+        let _ = stale.compare_exchange(marks, 0, Ordering::Release, Ordering::Relaxed);
     }
 
     #[inline(always)]
@@ -784,6 +810,7 @@ pub fn list(location: &Location, removes_unused: bool) -> Result<Vec<Seen>, Erro
 
 #[cfg(all(test, not(feature = "python")))]
 mod tests {
+    use super::super::mortal::die_before;
     use super::super::shard::BUDGET;
     use super::super::testing::place;
     use super::*;
@@ -966,6 +993,83 @@ mod tests {
         assert_eq!(keep(&region, 1, b"one"), Kept::NoRoom);
         region.count(Count::Miss);
         assert_eq!((get(&region, 1), region.len(0), region.counts().misses), (None, 0, 1));
+    }
+
+    /// A region of several shards whose total is too high, and which knows that.
+    fn stale(max_size: u64) -> Region {
+        let region = Region::private(None, &purpose(max_size, Strategy::Lru)).expect("memory");
+        (0..10).for_each(|key| _ = keep(&region, key, b"value"));
+        region.header_word(TOTAL).store(15, Ordering::Relaxed);
+        region.header_word(STALE).store(1, Ordering::Relaxed);
+        region
+    }
+
+    fn total_and_mark(region: &Region) -> (u64, u64) {
+        let word = |at| region.header_word(at).load(Ordering::Relaxed);
+        (word(TOTAL), word(STALE))
+    }
+
+    #[test]
+    fn whatever_store_a_process_dies_before_the_total_is_right_or_marked_as_stale() {
+        for stores in 0.. {
+            let region = stale(1100);
+            let has_died = die_before(stores, || region.recount_if_stale(&region.here(), Wait::begin(BUDGET)));
+            let (total, mark) = total_and_mark(&region);
+            assert!(total == 10 || mark != 0, "{stores} stores");
+            if !has_died {
+                assert!((total, mark) == (10, 0) && stores > 4, "{stores} stores");
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn a_total_that_is_marked_while_it_is_counted_stays_marked() {
+        let region = stale(1100);
+        let mark = || region.shard(0).and_then(|shard| shard.total()).expect("several shards").mark();
+        region.recount(&region.here(), Wait::begin(BUDGET), mark);
+        assert_ne!(total_and_mark(&region).1, 0);
+        keep(&region, 1, b"value");
+        assert_eq!(total_and_mark(&region), (10, 0));
+    }
+
+    #[test]
+    fn a_store_waits_for_all_shards_together_no_longer_than_for_one() {
+        let region = stale(8 * EXACT as u64);
+        let (is_held, holds) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let region = &region;
+            scope.spawn(move || {
+                let mut all: Vec<_> = region.locals.get().iter().map(|local| local.lock()).collect();
+                is_held.send(()).expect("a listener");
+                // One shard after the other can be had, each before the budget of who waits for it alone is over.
+                for _ in 0..8 {
+                    std::thread::sleep(BUDGET / 2);
+                    all.drain(..1);
+                }
+            });
+            holds.recv().expect("a word");
+            let start = Instant::now();
+            region.recount_if_stale(&region.here(), Wait::begin(BUDGET));
+            assert!(start.elapsed() < BUDGET * 2, "{:?}", start.elapsed());
+            assert_eq!(total_and_mark(region), (15, 1));
+        });
+        keep(&region, 1, b"value");
+        assert_eq!(total_and_mark(&region), (10, 0));
+    }
+
+    #[test]
+    fn a_clear_waits_for_all_shards_together_no_longer_than_for_one_and_clears_those_that_it_can_have() {
+        let region = Region::private(None, &purpose(32 * EXACT as u64, Strategy::Lru)).expect("memory");
+        (0..1000).for_each(|key| _ = keep(&region, key, b"value"));
+        let stuck: Vec<_> = region.locals.get().iter().take(31).map(|local| local.lock()).collect();
+        let start = Instant::now();
+        assert_eq!(region.clear(BUDGET), Err(GaveUp));
+        assert!(start.elapsed() < BUDGET * 4, "{:?}", start.elapsed());
+        assert_eq!(region.shard(31).map(|shard| shard.len()), Some(0));
+        assert_ne!(region.len(0), 0);
+        drop(stuck);
+        assert_eq!((region.clear(BUDGET), region.len(0)), (Ok(()), 0));
     }
 
     proptest! {

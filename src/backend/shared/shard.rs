@@ -110,7 +110,8 @@ pub trait Room {
 pub struct Total<'a> {
     /// How many there are.
     pub count: &'a AtomicU64,
-    /// Not zero: it is to be counted anew.
+    /// Not zero: it is to be counted anew. It is raised by each who finds that, so that who has counted sees whether it was
+    /// found again meanwhile.
     pub is_stale: &'a AtomicU64,
     /// The most.
     pub most: u64,
@@ -123,6 +124,11 @@ impl Total<'_> {
             .count
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < self.most).then_some(count + 1));
         taken.is_ok()
+    }
+
+    /// Has it counted anew.
+    pub(super) fn mark(&self) {
+        self.is_stale.fetch_add(1, Ordering::Relaxed);
     }
 
     fn release(&self, entries: u64) {
@@ -249,6 +255,12 @@ impl<'a> Shard<'a> {
     /// How many words a shard needs to store its first entries, if they are small.
     pub fn first_words(geometry: &Geometry) -> usize {
         geometry.slots_start() + SLOT_GROUP.min(geometry.slots) * Geometry::SLOT
+    }
+
+    /// All entries together, where there are other shards.
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn total(&self) -> Option<Total<'a>> {
+        self.total
     }
 
     /// How often something has happened, in all processes.
@@ -436,7 +448,7 @@ impl<'a> Shard<'a> {
             self.note(Event::Repair);
             held.change(|| self.rebuild());
             if let Some(total) = &self.total {
-                total.is_stale.store(1, Ordering::Relaxed);
+                total.mark();
             }
         }
         Ok(held)
@@ -556,7 +568,7 @@ impl<'a> Shard<'a> {
         let slot = self.evict(None, evicted);
         if let (None, Some(total)) = (slot, &self.total) {
             // It is unlikely that all entries are elsewhere: the total may be wrong.
-            total.is_stale.store(1, Ordering::Relaxed);
+            total.mark();
         }
         slot
     }
