@@ -1,0 +1,66 @@
+"""What the tests of survival share: a script in a process of its own, and how that process must end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
+FATAL = (
+    "FATAL",
+    "Fatal",
+    "panicked",
+    "PanicException",
+    "abort",
+    "Segmentation",
+    "AddressSanitizer",
+    "terminate called",
+)
+
+
+class Ended:
+    """How a process ended, and what it wrote."""
+
+    def __init__(self, status: int | str, out: str, err: str) -> None:
+        self.status, self.out, self.err = status, out, err
+
+    def __repr__(self) -> str:
+        return f"{self.status}\n--- stdout\n{self.out[-4000:]}\n--- stderr\n{self.err[-4000:]}"
+
+    @property
+    def died(self) -> bool:
+        """Whether it ended in a way that no program chooses."""
+        return not isinstance(self.status, int) or any(word in self.err for word in FATAL)
+
+
+def run(source: str, *arguments: object, timeout: float = 120, flags: tuple[str, ...] = (), **env: str) -> Ended:
+    """Runs a script, and says how its process ended: by a number, a signal's name, or "a hang"."""
+    command = [sys.executable, *flags, "-c", textwrap.dedent(source), *map(str, arguments)]
+    # A debugger's or a developer's settings would write to stderr on their own.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")} | env
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True
+    )
+    try:
+        out, err = process.communicate(timeout=timeout)
+        status: int | str = process.returncode
+        if process.returncode < 0:
+            status = signal.Signals(-process.returncode).name
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        status = "a hang"
+    return Ended(status, out, err)
+
+
+def lives(source: str, *arguments: object, out: str | None = None, **options: object) -> Ended:
+    """Runs a script that must end with status 0 and write nothing to stderr and, where given, just this to stdout."""
+    ended = run(source, *arguments, **options)
+    assert ended.status == 0, ended
+    assert ended.err == "", ended
+    if out is not None:
+        assert ended.out == out, ended
+    return ended
