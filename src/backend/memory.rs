@@ -193,10 +193,10 @@ impl<K, V> Memory<K, V> {
     ///
     /// `is_wanted` is asked when nobody else can change the store: where it says no, the newcomer itself is what leaves.
     #[inline(always)]
-    pub fn keep<Q: Query<K>>(
+    pub fn keep(
         &self,
         token: Token<'_>,
-        query: &Q,
+        hash: u64,
         generation: u64,
         key: K,
         value: V,
@@ -209,7 +209,7 @@ impl<K, V> Memory<K, V> {
         if state.store.generation() != generation {
             return Err(Entry { key, value });
         }
-        Ok(state.store.insert(query.hash(), key, value))
+        Ok(state.store.insert(hash, key, value))
     }
 
     /// The same when the store has changed since the miss. If the key has been stored meanwhile, a bounded cache keeps the
@@ -432,7 +432,7 @@ mod tests {
 
     fn keep(memory: &Memory<u32, u32>, query: &Doubtful<'_>, value: u32) {
         let late = memory
-            .keep(Token::default(), query, u64::MAX, query.number, value, || true)
+            .keep(Token::default(), query.hash(), u64::MAX, query.number, value, || true)
             .expect_err("no such generation");
         let _ = memory.keep_late(Token::default(), query, late, || true).expect("no key raises here");
     }

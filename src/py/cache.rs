@@ -4,11 +4,12 @@ use super::async_flight::Flights;
 use super::clock;
 use super::error::exception;
 use super::ffi::{self, Given, Object, Raised};
-use super::key::{CallKey, Key, KeyRules, Lone, Several};
+use super::key::{CallKey, Key, KeyRules, Lone, Several, Stored};
 use super::parameters::{Parameters, Unfit};
 use super::shared::{Scratch, Shared};
 use crate::backend::memory::{Lookup, Memory, Query, Tally};
 use crate::options::{Backend, Naming, Options};
+use crate::store::Entry;
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -141,14 +142,45 @@ impl Cache {
         value: Object,
         is_wanted: impl Fn() -> bool,
     ) -> Result<(), Raised> {
-        match ffi::guarded(py, || self.memory.keep(py, query, generation, key, value, &is_wanted))? {
+        match ffi::guarded(py, || self.memory.keep(py, query.hash(), generation, key, value, &is_wanted))? {
             Ok(evicted) => drop(evicted),
             Err(late) => drop(self.memory.keep_late(py, query, late, is_wanted)?),
         }
+        self.expire(py);
+        Ok(())
+    }
+
+    /// Drops one entry more than the one whose place was needed, so that expired entries leave faster than others come.
+    #[inline(always)]
+    fn expire(&self, py: Python<'_>) {
         if self.options.ttl.is_some() {
-            // One more than the one whose place was needed, so that expired entries leave faster than others come.
             drop(self.memory.expire(py));
         }
+    }
+
+    /// [`Cache::keep`] of a key that is wanted, whose hash as a query was `hash`.
+    #[inline(always)]
+    pub(crate) fn keep_computed(
+        &self,
+        py: Python<'_>,
+        hash: u64,
+        generation: u64,
+        key: Key,
+        value: Object,
+    ) -> Result<(), Raised> {
+        match ffi::guarded(py, || self.memory.keep(py, hash, generation, key, value, || true))? {
+            Ok(evicted) => drop(evicted),
+            Err(late) => self.keep_late(py, hash, late)?,
+        }
+        self.expire(py);
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn keep_late(&self, py: Python<'_>, hash: u64, late: Entry<Key, Object>) -> Result<(), Raised> {
+        let key = late.key.clone_ref(py);
+        drop(self.memory.keep_late(py, &Stored::new(&key, hash, self.rules), late, || true)?);
         Ok(())
     }
 

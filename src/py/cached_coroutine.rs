@@ -2,12 +2,13 @@
 
 use super::arguments::Arguments;
 use super::awaitable;
-use super::cached_function::{CachedFunction, InMemory, Mode, answer};
+use super::cached_function::{CachedFunction, Found, InMemory, Mode, find};
 use super::ffi::{self, Call, Object, Raised};
 use super::key::CallKey;
 use super::pending_call::PendingCall;
 use crate::backend::memory::Tally;
 use pyo3::prelude::*;
+use std::convert::Infallible;
 
 /// The function is a coroutine function: what is cached is what its coroutine returns.
 #[derive(Debug)]
@@ -17,14 +18,21 @@ impl Mode for Coroutines {
     /// A call that misses may still find the value when it is awaited.
     const TALLY: Tally = Tally::Hits;
 
+    /// A call that misses is answered by an awaitable, too.
+    type Missed = Infallible;
+
     #[inline(always)]
-    fn answer<K: CallKey>(
+    fn find<K: CallKey>(
         this: &Py<CachedFunction>,
         py: Python<'_>,
         call: Call<'_>,
         key: &K,
-    ) -> Result<Object, Raised> {
-        answer::<Self, K>(this, py, call, key)
+    ) -> Result<Found<Infallible>, Raised> {
+        find::<Self, K>(this, py, call, key)
+    }
+
+    fn compute(_: &Py<CachedFunction>, _: Python<'_>, _: Call<'_>, missed: Infallible) -> Result<Object, Raised> {
+        match missed {}
     }
 }
 
@@ -41,8 +49,8 @@ impl InMemory for Coroutines {
         call: Call<'_>,
         key: &K,
         _: u64,
-    ) -> Result<Object, Raised> {
-        suspend(function, py, call, key, Box::default())
+    ) -> Result<Found<Infallible>, Raised> {
+        suspend(function, py, call, key, Box::default()).map(Found::Answer)
     }
 }
 

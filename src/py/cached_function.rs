@@ -10,7 +10,7 @@ use super::cache::{Cache, Contains, Flavour, Invalidate, Settings, WithKey};
 use super::cached_coroutine::Coroutines;
 use super::error::{exception, name_of, shown};
 use super::ffi::{self, Arg, Call, Entrance, Entry, Given, Object, Raised};
-use super::key::{CallKey, Lone, Pair, Several};
+use super::key::{CallKey, Key, Lone, Pair, Several};
 use super::method::{self, Behaviour, methods};
 use super::parameters::Unfit;
 use super::shared::Shared;
@@ -57,13 +57,35 @@ pub(crate) trait Mode: 'static {
     /// What looking a call's key up counts.
     const TALLY: Tally;
 
-    /// Look up → hit, return | miss.
-    fn answer<K: CallKey>(
+    /// What a miss leaves to be computed.
+    type Missed;
+
+    /// Looks the key up.
+    fn find<K: CallKey>(
         function: &Py<CachedFunction>,
         py: Python<'_>,
         call: Call<'_>,
         key: &K,
+    ) -> Result<Found<Self::Missed>, Raised>;
+
+    /// Compute → keep → return. Called when all that made the key has left the stack, so that a function that calls itself can do
+    /// so as often as it could without a cache.
+    fn compute(
+        function: &Py<CachedFunction>,
+        py: Python<'_>,
+        call: Call<'_>,
+        missed: Self::Missed,
     ) -> Result<Object, Raised>;
+}
+
+/// What a look-up comes to.
+pub(crate) enum Found<M> {
+    /// What the call returns.
+    Answer(Object),
+    /// Nothing is stored.
+    Miss(M),
+    /// The function takes no such arguments.
+    Unfit,
 }
 
 /// A mode that looks into the memory of this process.
@@ -71,31 +93,54 @@ pub(crate) trait InMemory: Mode {
     /// What a call returns that finds `value` stored.
     fn hit(py: Python<'_>, value: Object) -> Result<Object, Raised>;
 
-    /// What a call returns that finds nothing, when the store is of that generation.
+    /// What a call comes to that finds nothing, when the store is of that generation.
     fn miss<K: CallKey>(
         function: &Py<CachedFunction>,
         py: Python<'_>,
         call: Call<'_>,
         key: &K,
         generation: u64,
-    ) -> Result<Object, Raised>;
+    ) -> Result<Found<Self::Missed>, Raised>;
 }
 
 /// The function is a plain one: what is cached is what it returns.
 #[derive(Debug)]
 pub(crate) struct Values;
 
+/// The key of a call that missed, when the store was of that generation.
+pub(crate) struct Missed {
+    key: Key,
+    hash: u64,
+    generation: u64,
+}
+
 impl Mode for Values {
     const TALLY: Tally = Tally::All;
 
+    type Missed = Missed;
+
     #[inline(always)]
-    fn answer<K: CallKey>(
+    fn find<K: CallKey>(
         this: &Py<CachedFunction>,
         py: Python<'_>,
         call: Call<'_>,
         key: &K,
+    ) -> Result<Found<Missed>, Raised> {
+        find::<Self, K>(this, py, call, key)
+    }
+
+    #[inline(never)]
+    fn compute(
+        function: &Py<CachedFunction>,
+        py: Python<'_>,
+        call: Call<'_>,
+        missed: Missed,
     ) -> Result<Object, Raised> {
-        answer::<Self, K>(this, py, call, key)
+        let this = function.get();
+        let value = call.forward(py, &this.function)?;
+        let Missed { key, hash, generation } = missed;
+        this.cache.keep_computed(py, hash, generation, key, value.clone_ref(py))?;
+        Ok(value)
     }
 }
 
@@ -105,19 +150,15 @@ impl InMemory for Values {
         Ok(value)
     }
 
-    /// Compute → keep → drop what had to leave → return.
-    #[inline(never)]
+    #[inline(always)]
     fn miss<K: CallKey>(
-        function: &Py<CachedFunction>,
+        _: &Py<CachedFunction>,
         py: Python<'_>,
-        call: Call<'_>,
+        _: Call<'_>,
         key: &K,
         generation: u64,
-    ) -> Result<Object, Raised> {
-        let this = function.get();
-        let value = call.forward(py, &this.function)?;
-        this.cache.keep(py, key, generation, key.to_key(py)?, value.clone_ref(py), || true)?;
-        Ok(value)
+    ) -> Result<Found<Missed>, Raised> {
+        Ok(Found::Miss(Missed { key: key.to_key(py)?, hash: key.hash(), generation }))
     }
 }
 
@@ -130,13 +171,18 @@ impl<M: Mode> Entrance for Caching<M> {
     #[inline(always)]
     fn call(this: &Py<CachedFunction>, py: Python<'_>, call: Call<'_>) -> Result<Object, Raised> {
         let cache = &this.get().cache;
-        if let (Some(value), true) = (call.lone(), cache.lone_is_key) {
-            return M::answer(this, py, call, &Lone::new(value, cache.rules)?);
+        let found = if let (Some(value), true) = (call.lone(), cache.lone_is_key) {
+            M::find(this, py, call, &Lone::new(value, cache.rules)?)?
+        } else if let Some(values) = call.unnamed(cache.in_order) {
+            find_in_order::<M>(this, py, call, values)?
+        } else {
+            find_with_any::<M>(this, py, call)?
+        };
+        match found {
+            Found::Answer(value) => Ok(value),
+            Found::Miss(missed) => M::compute(this, py, call, missed),
+            Found::Unfit => refuse::<M>(this, py, call),
         }
-        if let Some(values) = call.unnamed(cache.in_order) {
-            return call_in_order::<M>(this, py, call, values);
-        }
-        call_with_any::<M>(this, py, call)
     }
 }
 
@@ -153,101 +199,109 @@ impl Entrance for Counting {
     }
 }
 
+/// Lets the function say what is wrong with its arguments.
+#[cold]
 #[inline(never)]
-fn call_in_order<M: Mode>(
+fn refuse<M: Mode>(this: &Py<CachedFunction>, py: Python<'_>, call: Call<'_>) -> Result<Object, Raised> {
+    if M::TALLY == Tally::All {
+        this.get().cache.count_miss(py)?;
+    }
+    call.forward(py, &this.get().function)
+}
+
+#[inline(never)]
+fn find_in_order<M: Mode>(
     this: &Py<CachedFunction>,
     py: Python<'_>,
     call: Call<'_>,
     values: &[Arg<'_>],
-) -> Result<Object, Raised> {
+) -> Result<Found<M::Missed>, Raised> {
     let rules = this.get().cache.rules;
     if let Ok(values) = values.try_into() {
-        return M::answer(this, py, call, &Pair::new(values, rules)?);
+        return M::find(this, py, call, &Pair::new(values, rules)?);
     }
     if values.is_empty() {
         // The same as below, with nothing left to compute.
-        return M::answer(this, py, call, &Several::unnamed(&[], rules)?);
+        return M::find(this, py, call, &Several::unnamed(&[], rules)?);
     }
-    M::answer(this, py, call, &Several::unnamed(values, rules)?)
+    M::find(this, py, call, &Several::unnamed(values, rules)?)
 }
 
 #[inline(never)]
-fn call_with_any<M: Mode>(this: &Py<CachedFunction>, py: Python<'_>, call: Call<'_>) -> Result<Object, Raised> {
+fn find_with_any<M: Mode>(
+    this: &Py<CachedFunction>,
+    py: Python<'_>,
+    call: Call<'_>,
+) -> Result<Found<M::Missed>, Raised> {
     let given = call.given();
     let cache = &this.get().cache;
     if cache.parameters.as_ref().is_some_and(|parameters| parameters.stand_in_order(&given)) {
         return match *given.values {
-            [value] => M::answer(this, py, call, &Lone::new(value, cache.rules)?),
-            _ => call_in_order::<M>(this, py, call, given.values),
+            [value] => M::find(this, py, call, &Lone::new(value, cache.rules)?),
+            _ => find_in_order::<M>(this, py, call, given.values),
         };
     }
-    call_out_of_order::<M>(this, py, call, given)
+    find_out_of_order::<M>(this, py, call, given)
 }
 
 #[inline(never)]
-fn call_out_of_order<M: Mode>(
+fn find_out_of_order<M: Mode>(
     this: &Py<CachedFunction>,
     py: Python<'_>,
     call: Call<'_>,
     given: Given<'_>,
-) -> Result<Object, Raised> {
+) -> Result<Found<M::Missed>, Raised> {
     let cache = &this.get().cache;
-    match cache.with_key(given, Answer { function: this, py, call, mode: PhantomData::<M> }) {
-        Ok(value) => Ok(value),
+    match cache.with_key(given, Find { function: this, py, call, mode: PhantomData::<M> }) {
+        Ok(found) => Ok(found),
         Err(Unfit::Raised(raised)) => Err(raised),
-        Err(Unfit::Mismatch) => {
-            // The function says what is wrong with these arguments.
-            if M::TALLY == Tally::All {
-                cache.count_miss(py)?;
-            }
-            call.forward(py, &this.get().function)
-        }
+        Err(Unfit::Mismatch) => Ok(Found::Unfit),
     }
 }
 
-/// [`Mode::answer`], from the memory of this process.
+/// [`Mode::find`], in the memory of this process.
 #[inline(always)]
-pub(crate) fn answer<M: InMemory, K: CallKey>(
+pub(crate) fn find<M: InMemory, K: CallKey>(
     this: &Py<CachedFunction>,
     py: Python<'_>,
     call: Call<'_>,
     key: &K,
-) -> Result<Object, Raised> {
+) -> Result<Found<M::Missed>, Raised> {
     match this.get().cache.memory.look_up(py, key, M::TALLY, |value| value.clone_ref(py)) {
-        Some(Lookup::Hit(value)) => M::hit(py, value),
+        Some(Lookup::Hit(value)) => M::hit(py, value).map(Found::Answer),
         Some(Lookup::Miss { generation }) => M::miss(this, py, call, key, generation),
-        None => answer_asking::<M, K>(this, py, call, key),
+        None => find_asking::<M, K>(this, py, call, key),
     }
 }
 
 #[cold]
 #[inline(never)]
-fn answer_asking<M: InMemory, K: CallKey>(
+fn find_asking<M: InMemory, K: CallKey>(
     this: &Py<CachedFunction>,
     py: Python<'_>,
     call: Call<'_>,
     key: &K,
-) -> Result<Object, Raised> {
+) -> Result<Found<M::Missed>, Raised> {
     match this.get().cache.memory.look_up_asking(py, key, M::TALLY, |value| value.clone_ref(py))? {
-        Lookup::Hit(value) => M::hit(py, value),
+        Lookup::Hit(value) => M::hit(py, value).map(Found::Answer),
         Lookup::Miss { generation } => M::miss(this, py, call, key, generation),
     }
 }
 
 /// What a call does with its key.
-struct Answer<'a, 'py, M> {
+struct Find<'a, 'py, M> {
     function: &'a Py<CachedFunction>,
     py: Python<'py>,
     call: Call<'a>,
     mode: PhantomData<M>,
 }
 
-impl<M: Mode> WithKey for Answer<'_, '_, M> {
-    type Output = Object;
+impl<M: Mode> WithKey for Find<'_, '_, M> {
+    type Output = Found<M::Missed>;
 
     #[inline(always)]
-    fn run<K: CallKey>(self, key: &K) -> Result<Object, Raised> {
-        M::answer(self.function, self.py, self.call, key)
+    fn run<K: CallKey>(self, key: &K) -> Result<Self::Output, Raised> {
+        M::find(self.function, self.py, self.call, key)
     }
 }
 

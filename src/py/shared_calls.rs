@@ -2,12 +2,13 @@
 
 use super::awaitable;
 use super::cached_coroutine::suspend;
-use super::cached_function::{CachedFunction, Mode};
+use super::cached_function::{CachedFunction, Found, Mode};
 use super::ffi::{self, Call, Object, Raised};
 use super::key::CallKey;
 use super::shared::{Quick, Scratch, Shared};
 use crate::backend::memory::{Lookup, Tally};
 use pyo3::prelude::*;
+use std::convert::Infallible;
 
 /// The function is a plain one.
 #[derive(Debug)]
@@ -16,22 +17,40 @@ pub(crate) struct SharedValues;
 impl Mode for SharedValues {
     const TALLY: Tally = Tally::All;
 
+    /// What has the key's bytes.
+    type Missed = Scratch;
+
     #[inline(always)]
-    fn answer<K: CallKey>(
+    fn find<K: CallKey>(
         this: &Py<CachedFunction>,
         py: Python<'_>,
-        call: Call<'_>,
+        _: Call<'_>,
         key: &K,
-    ) -> Result<Object, Raised> {
+    ) -> Result<Found<Scratch>, Raised> {
         let mut scratch = Scratch::take(py);
         match look_up(this, py, key, Self::TALLY, &mut scratch)? {
             Lookup::Hit(value) => {
                 scratch.leave(py);
-                Ok(value)
+                Ok(Found::Answer(value))
             }
-            Lookup::Miss { .. } => compute(this, py, call, scratch),
+            Lookup::Miss { .. } => Ok(Found::Miss(scratch)),
         }
     }
+
+    #[inline(never)]
+    fn compute(this: &Py<CachedFunction>, py: Python<'_>, call: Call<'_>, scratch: Scratch) -> Result<Object, Raised> {
+        let value = call.forward(py, this.get().function())?;
+        keep(this, py, scratch, &value)?;
+        Ok(value)
+    }
+}
+
+/// Not a part of what is on the stack while the function runs.
+#[inline(never)]
+fn keep(this: &Py<CachedFunction>, py: Python<'_>, mut scratch: Scratch, value: &Object) -> Result<(), Raised> {
+    ffi::guarded(py, || shared(this).keep(py, &mut scratch, value, |_| true))??;
+    scratch.leave(py);
+    Ok(())
 }
 
 /// The function is a coroutine function.
@@ -42,15 +61,18 @@ impl Mode for SharedCoroutines {
     /// A call that misses may still find the value when it is awaited.
     const TALLY: Tally = Tally::Hits;
 
+    /// A call that misses is answered by an awaitable, too.
+    type Missed = Infallible;
+
     #[inline(always)]
-    fn answer<K: CallKey>(
+    fn find<K: CallKey>(
         this: &Py<CachedFunction>,
         py: Python<'_>,
         call: Call<'_>,
         key: &K,
-    ) -> Result<Object, Raised> {
+    ) -> Result<Found<Infallible>, Raised> {
         let mut scratch = Scratch::take(py);
-        match look_up(this, py, key, Self::TALLY, &mut scratch)? {
+        let answer = match look_up(this, py, key, Self::TALLY, &mut scratch)? {
             Lookup::Hit(value) => {
                 scratch.leave(py);
                 awaitable::ready(py, value)
@@ -60,7 +82,12 @@ impl Mode for SharedCoroutines {
                 scratch.leave(py);
                 suspend(this, py, call, key, bytes)
             }
-        }
+        };
+        answer.map(Found::Answer)
+    }
+
+    fn compute(_: &Py<CachedFunction>, _: Python<'_>, _: Call<'_>, missed: Infallible) -> Result<Object, Raised> {
+        match missed {}
     }
 }
 
@@ -84,13 +111,4 @@ fn look_up<K: CallKey>(
         Quick::Pickled(found) => ffi::guarded(py, || shared(this).unpickle(py, tally, scratch, found))?,
         Quick::Unsure => ffi::guarded(py, || shared(this).look_up_asking(py, &parts, tally, scratch))?,
     }
-}
-
-/// Compute → keep → return.
-#[inline(never)]
-fn compute(this: &Py<CachedFunction>, py: Python<'_>, call: Call<'_>, mut scratch: Scratch) -> Result<Object, Raised> {
-    let value = call.forward(py, this.get().function())?;
-    ffi::guarded(py, || shared(this).keep(py, &mut scratch, &value, |_| true))??;
-    scratch.leave(py);
-    Ok(value)
 }
