@@ -14,7 +14,7 @@
 //! never awaited says so itself. Whoever finds the value, or has to wait, closes it unrun. Who takes over makes another.
 
 use super::arguments::Arguments;
-use super::async_flight::{AsyncFlight, Landing};
+use super::async_flight::{AsyncFlight, Entered, Landing};
 use super::cached_function::CachedFunction;
 use super::error::exception;
 use super::event_loop::{EventLoop, Here};
@@ -146,6 +146,14 @@ impl Drop for Executing<'_> {
     }
 }
 
+/// What a step comes to before the function runs.
+enum Next {
+    /// It is over.
+    Over(Step),
+    /// The function is to be resumed, or to run for the first time.
+    Run { iterator: Object, flight: Object<AsyncFlight>, is_first: bool },
+}
+
 /// What a step needs of the state while it runs foreign code.
 enum Now {
     Fresh,
@@ -178,13 +186,26 @@ impl PendingCall {
     /// Resumes the call with `value`.
     pub(crate) fn send(&self, py: Python<'_>, value: Arg<'_>) -> Result<Step, Raised> {
         let _executing = self.execute()?;
+        match self.next(py, value)? {
+            Next::Over(step) => Ok(step),
+            Next::Run { iterator, flight, is_first } => {
+                let none = py.None();
+                self.run(py, &flight, || ffi::send(py, &iterator, if is_first { Arg::new(&none) } else { value }))
+            }
+        }
+    }
+
+    /// What is to be done. All that decides it has left the stack when the function runs, so that one that awaits itself can do
+    /// so deeply.
+    #[inline(never)]
+    fn next(&self, py: Python<'_>, value: Arg<'_>) -> Result<Next, Raised> {
         match self.now(py)? {
             Now::Fresh if !value.is_none(py) => {
                 Err(exception::<PyTypeError>("can't send non-None value to a just-started coroutine").into())
             }
             Now::Fresh => self.begin(py),
             Now::Waiting(iterator) => self.wait(py, ffi::send(py, &iterator, value)),
-            Now::Running(iterator, flight) => self.run(py, &flight, || ffi::send(py, &iterator, value)),
+            Now::Running(iterator, flight) => Ok(Next::Run { iterator, flight, is_first: false }),
         }
     }
 
@@ -200,7 +221,12 @@ impl PendingCall {
                 },
                 _ => Err(error.into()),
             },
-            Now::Waiting(iterator) => self.wait(py, throw_into(py, &iterator, error)),
+            Now::Waiting(iterator) => match self.wait(py, throw_into(py, &iterator, error))? {
+                Next::Over(step) => Ok(step),
+                Next::Run { iterator, flight, .. } => {
+                    self.run(py, &flight, || ffi::send(py, &iterator, Arg::new(&py.None())))
+                }
+            },
             Now::Running(iterator, flight) => self.run(py, &flight, || throw_into(py, &iterator, error)),
         }
     }
@@ -286,7 +312,7 @@ impl PendingCall {
     }
 
     /// The first step: looks again, since another call may have stored the value or begun to compute it meanwhile.
-    fn begin(&self, py: Python<'_>) -> Result<Step, Raised> {
+    fn begin(&self, py: Python<'_>) -> Result<Next, Raised> {
         self.try_to_begin(py).map_err(|raised| {
             let error = raised.fetch(py);
             // Raised before there was a flight, such as by a key's `__eq__`.
@@ -296,7 +322,7 @@ impl PendingCall {
         })
     }
 
-    fn try_to_begin(&self, py: Python<'_>) -> Result<Step, Raised> {
+    fn try_to_begin(&self, py: Python<'_>) -> Result<Next, Raised> {
         let cache = self.function.get().cache();
         let parent = AsyncFlight::current(py)?;
         loop {
@@ -304,7 +330,7 @@ impl PendingCall {
                 Lookup::Hit(value) => {
                     self.close_unrun(py);
                     drop(self.end(py));
-                    return Ok(Step::Return(value));
+                    return Ok(Next::Over(Step::Return(value)));
                 }
                 Lookup::Miss { generation } => self.state.with(py, |state| {
                     if let Some(state) = state {
@@ -333,7 +359,7 @@ impl PendingCall {
                         Err(missed) => {
                             close_quietly(py, &iterator);
                             if let Missed::Landed(landing) = missed {
-                                return self.take(py, landing);
+                                return self.take(py, landing).map(Next::Over);
                             }
                         }
                     }
@@ -353,17 +379,17 @@ impl PendingCall {
         home: Option<EventLoop>,
         task: usize,
         parent: Option<Object<AsyncFlight>>,
-    ) -> Result<Step, Raised> {
+    ) -> Result<Next, Raised> {
         let (flight, ticket) = AsyncFlight::begin(py, task, parent.as_ref())?;
         let seat = Seat::new(py, self, flight, ticket, parent);
         if let Some(flights) = &self.function.get().cache().flights {
             flights.add(py, self.key.clone_ref(py), self.hash, home, &seat.flight);
         }
-        self.compute(py, seat)
+        self.prepare(py, seat)
     }
 
-    /// Runs the function, whose coroutine has not run yet.
-    fn compute(&self, py: Python<'_>, seat: Seat) -> Result<Step, Raised> {
+    /// Makes the function ready to run, whose coroutine has not run yet.
+    fn prepare(&self, py: Python<'_>, seat: Seat) -> Result<Next, Raised> {
         if let Err(raised) = self.function.get().cache().count_miss(py) {
             let error = raised.fetch(py);
             self.close_unrun(py);
@@ -372,51 +398,81 @@ impl PendingCall {
         }
         let flight = seat.flight.clone_ref(py);
         self.set(py, Stage::Running(seat), None);
-        self.run(py, &flight, || {
-            let made = self
-                .state
-                .with(py, |state| state.as_ref()?.coroutine.as_ref().map(|coroutine| coroutine.clone_ref(py)));
-            let coroutine = match made {
-                Some(coroutine) => coroutine,
-                // It was closed when the call had to wait.
-                None => self.arguments.call(py, self.function.get().function(), &self.key)?,
-            };
-            let iterator = awaited(py, coroutine.clone_ref(py))?;
-            let before = self.state.with(py, |state| {
-                let state = state.as_mut()?;
-                state.iterator = Some(iterator.clone_ref(py));
-                state.coroutine.replace(coroutine)
-            });
-            drop(before);
-            ffi::send(py, &iterator, Arg::new(&py.None()))
-        })
+        let made =
+            self.state.with(py, |state| state.as_ref()?.coroutine.as_ref().map(|coroutine| coroutine.clone_ref(py)));
+        let iterator = match made {
+            Some(coroutine) if ffi::is_coroutine(&coroutine) => Ok(coroutine),
+            made => self.iterator_in(py, &flight, made),
+        };
+        match iterator {
+            Ok(iterator) => {
+                let before = self.state.with(py, |state| state.as_mut()?.iterator.replace(iterator.clone_ref(py)));
+                drop(before);
+                Ok(Next::Run { iterator, flight, is_first: true })
+            }
+            Err(raised) => Err(self.fail(py, raised.fetch(py))),
+        }
+    }
+
+    /// What drives the function's awaitable, or that of another call of the function where the first was closed because the
+    /// call had to wait. Either may be foreign code, which runs in the flight's context.
+    fn iterator_in(
+        &self,
+        py: Python<'_>,
+        flight: &Object<AsyncFlight>,
+        made: Option<Object>,
+    ) -> Result<Object, Raised> {
+        let entered = AsyncFlight::enter(py, flight)?;
+        let iterator = match made {
+            Some(coroutine) => awaited(py, coroutine),
+            None => self.arguments.call(py, self.function.get().function(), &self.key).and_then(|coroutine| {
+                let kept = coroutine.clone_ref(py);
+                let before = self.state.with(py, |state| state.as_mut()?.coroutine.replace(kept));
+                drop(before);
+                awaited(py, coroutine)
+            }),
+        };
+        // An error is set aside for the moment: none may be set while the context is changed back.
+        let iterator = iterator.map_err(|raised| raised.fetch(py));
+        drop(entered);
+        Ok(iterator?)
     }
 
     /// A step of the function.
+    #[inline(never)]
     fn run(
         &self,
         py: Python<'_>,
         flight: &Object<AsyncFlight>,
         step: impl FnOnce() -> Result<Sent, Raised>,
     ) -> Result<Step, Raised> {
-        let sent = AsyncFlight::enter(py, flight).and_then(|entered| {
-            // An error is set aside for the moment: none may be set while the context is changed back.
-            let sent = step().map_err(|raised| raised.fetch(py));
-            drop(entered);
-            Ok(sent?)
-        });
-        match sent {
-            Ok(Sent::Yielded(value)) => Ok(Step::Yield(value)),
-            Ok(Sent::Returned(value)) => self.land(py, value),
+        match AsyncFlight::enter(py, flight) {
+            Ok(entered) => {
+                let sent = step();
+                self.settle(py, entered, sent)
+            }
             Err(raised) => Err(self.fail(py, raised.fetch(py))),
         }
     }
 
+    /// What a step of the function comes to.
+    #[inline(never)]
+    fn settle(&self, py: Python<'_>, entered: Entered, sent: Result<Sent, Raised>) -> Result<Step, Raised> {
+        // An error is set aside for the moment: none may be set while the context is changed back.
+        let sent = sent.map_err(|raised| raised.fetch(py));
+        drop(entered);
+        match sent {
+            Ok(Sent::Yielded(value)) => Ok(Step::Yield(value)),
+            Ok(Sent::Returned(value)) => self.land(py, value),
+            Err(error) => Err(self.fail(py, error)),
+        }
+    }
+
     /// A step of the signal.
-    fn wait(&self, py: Python<'_>, mut sent: Result<Sent, Raised>) -> Result<Step, Raised> {
+    fn wait(&self, py: Python<'_>, mut sent: Result<Sent, Raised>) -> Result<Next, Raised> {
         loop {
             match sent {
-                Ok(Sent::Yielded(value)) => return Ok(Step::Yield(value)),
+                Ok(Sent::Yielded(value)) => return Ok(Next::Over(Step::Yield(value))),
                 Ok(Sent::Returned(_)) => {}
                 Err(raised) => {
                     let error = raised.fetch(py);
@@ -433,7 +489,7 @@ impl PendingCall {
                 unreachable!("only the thread that executes a call ends it")
             };
             match flight.get().turn(py, ticket) {
-                Turn::Take(landing) => return self.take(py, landing),
+                Turn::Take(landing) => return self.take(py, landing).map(Next::Over),
                 Turn::Lead => return self.take_over(py, &flight),
                 Turn::Wait => {
                     // Somebody else has woken the call.
@@ -455,14 +511,14 @@ impl PendingCall {
     }
 
     /// The one who computed has left before the end, and it is this call's turn.
-    fn take_over(&self, py: Python<'_>, flight: &Object<AsyncFlight>) -> Result<Step, Raised> {
+    fn take_over(&self, py: Python<'_>, flight: &Object<AsyncFlight>) -> Result<Next, Raised> {
         match self.look_again(py) {
             // Stored meanwhile, by a loop in another thread or a computation inside the one that was left.
             Ok(Lookup::Hit(value)) => {
                 if let Some(state) = self.end(py) {
                     self.finish(py, state, Landing::Value(value.clone_ref(py)));
                 }
-                Ok(Step::Return(value))
+                Ok(Next::Over(Step::Return(value)))
             }
             Ok(Lookup::Miss { generation }) => {
                 let seat = self.state.with(py, |state| match state {
@@ -478,7 +534,7 @@ impl PendingCall {
                 let Some(seat) = seat else { unreachable!("only the thread that executes a call ends it") };
                 let task = Here::find(py).map_or(0, |here| here.task);
                 flight.get().adopt(py, task, seat.parent.as_ref());
-                self.compute(py, seat)
+                self.prepare(py, seat)
             }
             Err(raised) => {
                 // What a key's `__eq__` raises concerns this caller. Another one takes over.
