@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # A build folder for each interpreter, so that going from one to another compiles nothing again.
 TARGET := $(or $(CARGO_TARGET_DIR),target)/$(notdir $(VENV))
 TOOLS := pytest>=9.0 hypothesis pytest-benchmark pytest-xdist mypy pyright[nodejs] typing-extensions ruff \
-	aiohttp anyio async_lru fastapi httpx trio uvloop;sys_platform!="win32"
+	aiohttp anyio async_lru beartype django fastapi httpx pydantic trio uvloop;sys_platform!="win32"
 SOURCES := $(shell find src -name '*.rs') build.rs Cargo.toml Cargo.lock pyproject.toml warp_cache.pyi
 PYTHON_FILES := tests examples benches
 

@@ -362,6 +362,11 @@ class CachedFunction(Generic[_P, _R_co, _Info_co]):
     On a class it is a method: `instance.method(1)` passes the instance, which becomes part of the key and is held by
     the cache for as long as the entry is. @staticmethod and @classmethod go above the decorator.
 
+    Its `__class__`, and so isinstance, says functools._lru_cache_wrapper where lru_cache made it of a plain function, in
+    memory and without ttl, and types.FunctionType where it is made of any other `def` or `async def`: libraries that go
+    by a list of types, such as pydantic and Django's migrations, take it for what it stands for. type() is this class
+    always, and isinstance of this class is true.
+
     >>> from warp_cache import CachedFunction, cache
     >>> @cache
     ... def double(n: int) -> int:

@@ -1287,7 +1287,8 @@ def test_the_interpreter_may_call_a_method_without_binding_it(decorator):
     method_descriptor = 1 << 17
     cached = bare(decorator(documented))
     assert type(cached).__flags__ & method_descriptor
-    assert inspect.ismethoddescriptor(cached)
+    # What passes for a function is not called a method descriptor, as a function is not, which is one.
+    assert inspect.ismethoddescriptor(cached) != inspect.isfunction(cached)
 
 
 @both_decorators

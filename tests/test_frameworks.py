@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import pytest
 
-from warp_cache import cache
+from warp_cache import cache, lru_cache
 
 try:
     import httpx
@@ -254,9 +254,11 @@ async def page(request: Request) -> Response:
 @pytest.mark.parametrize(
     "endpoint",
     [
-        # Starlette calls functions and methods with a request, and takes other callables, a decorated function among
-        # them, for ASGI applications. It would not be worth caching: no request equals another.
+        # Starlette calls functions and methods with a request, and takes other callables for ASGI applications. A cache
+        # would not be worth it here: no request equals another.
         pytest.param(page, id="function that calls a decorated one"),
+        pytest.param(cache(page), id="decorated function"),
+        pytest.param(lru_cache(page), id="decorated function, lru_cache"),
         pytest.param(Pages().show, id="decorated method"),
         pytest.param(Page, id="class"),
         pytest.param(CachedPage, id="class with a decorated method"),

@@ -18,21 +18,27 @@ use super::shared::Shared;
 use super::shared_calls::{SharedCoroutines, SharedValues};
 use super::{decorator, info, names, thread};
 use crate::backend::memory::{Lookup, Tally};
-use crate::options::{Naming, Options, Version};
+use crate::options::{Backend, Naming, Options, Version};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi::METH_CLASS;
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyString, PyType};
+use pyo3::types::{PyDict, PyFunction, PySet, PyString, PyType};
 use std::ffi::CStr;
 use std::marker::PhantomData;
 
 static TYPE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
+/// `functools._lru_cache_wrapper`: with no native part of functools, its wrappers are functions.
+static WRAPPER: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 /// See [`inspect_mark`].
 static MARK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+/// What a function has that an object which passes for one must have, too, and `functools.update_wrapper` does not carry over.
+const OF_A_FUNCTION: [&str; 6] =
+    ["__code__", "__globals__", "__closure__", "__defaults__", "__kwdefaults__", "__builtins__"];
 
 const NAME: &CStr = c"warp_cache.CachedFunction";
 const DOC: &CStr = c"A function with a cache in front of it: what cache() and lru_cache() return.";
@@ -50,6 +56,14 @@ pub(crate) struct CachedFunction {
     function: Object,
     /// For a coroutine function, the function that runs in the end: what `inspect` on older Pythons looks at.
     runs: Option<Object>,
+}
+
+/// The type that an object says it is of.
+#[derive(Clone, Copy, Debug)]
+enum PassesFor {
+    LruCache,
+    Function,
+    Itself,
 }
 
 /// What kind of function is cached.
@@ -364,6 +378,19 @@ impl CachedFunction {
         &self.function
     }
 
+    /// What its `__class__` says.
+    fn passes_for(&self, py: Python<'_>) -> PassesFor {
+        let Options { ttl, backend, .. } = self.cache.options;
+        let is_plain = self.runs.is_none() && ttl.is_none() && backend == Backend::Memory;
+        if is_plain && self.cache.flavour == Flavour::LruCache {
+            PassesFor::LruCache
+        } else if self.function.bind(py).is_exact_instance_of::<PyFunction>() {
+            PassesFor::Function
+        } else {
+            PassesFor::Itself
+        }
+    }
+
     /// For a coroutine function, the function that runs in the end.
     pub(crate) fn runs<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         self.runs.as_ref().map(|runs| runs.bind(py).clone())
@@ -400,9 +427,32 @@ impl Behaviour for CachedFunction {
         if cfg!(Py_3_14) && name == "__annotations__" {
             return this.get().function.bind(py).getattr(name).map(Some);
         }
-        match &this.get().runs {
-            Some(runs) => coroutine_mark(runs.bind(py), name),
-            None => Ok(None),
+        if let Some(runs) = &this.get().runs
+            && let Some(value) = coroutine_mark(runs.bind(py), name)?
+        {
+            return Ok(Some(value));
+        }
+        if let PassesFor::Function = this.get().passes_for(py)
+            && OF_A_FUNCTION.iter().any(|&of_a_function| name == of_a_function)
+        {
+            return this.get().function.bind(py).getattr(name).map(Some);
+        }
+        Ok(None)
+    }
+
+    /// What the object passes for, to programs that go by a list of types; `type()` and `isinstance` tell its own as well.
+    ///
+    /// `functools._lru_cache_wrapper` where functools could take its place. Elsewhere a program that knows that type may put
+    /// functools' own cache in the place of this one, and lose the strategy, the time to live and the sharing, or keep a
+    /// coroutine. So there it is a function, as it is with other decorators whose wrappers are transparent.
+    fn class<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyType>> {
+        let py = this.py();
+        match this.get().passes_for(py) {
+            PassesFor::Function => Ok(py.get_type::<PyFunction>()),
+            PassesFor::LruCache => {
+                WRAPPER.get(py).map_or_else(|| Ok(this.get_type()), |kind| Ok(kind.bind(py).clone()))
+            }
+            PassesFor::Itself => Ok(this.get_type()),
         }
     }
 
@@ -462,6 +512,9 @@ Takes what the function takes; for a method, the instance first." cache_contains
 
     DeepCopy(CachedFunction, 0) = "__deepcopy__" "($self, memo, /)"
         "A copy is the object itself, as for a function." deep_copy;
+
+    Dir(CachedFunction, 0) = "__dir__" "($self, /)"
+        "The attributes of its own type, not of the one that it passes for." dir;
 
     ClassGetItem(PyType, METH_CLASS) = "__class_getitem__" "($type, item, /)"
         "CachedFunction[[int], str], for annotations." class_get_item;
@@ -565,6 +618,15 @@ fn deep_copy<'py>(this: This<'_, 'py>, given: Given<'_>) -> Answered<'py> {
     Ok(this.clone().into_any())
 }
 
+fn dir<'py>(this: This<'_, 'py>, given: Given<'_>) -> Answered<'py> {
+    method::nothing("__dir__", &given)?;
+    let names = PySet::empty(this.py())?;
+    let update = |attributes: Bound<'py, PyAny>| names.call_method1("update", (attributes,));
+    update(this.get_type().dir()?.into_any())?;
+    update(this.getattr("__dict__")?)?;
+    Ok(names.into_any())
+}
+
 fn class_get_item<'py>(this: &Bound<'py, PyType>, given: Given<'_>) -> Answered<'py> {
     let item = method::only("__class_getitem__", &given)?;
     ffi::generic_alias(this, item)
@@ -573,6 +635,10 @@ fn class_get_item<'py>(this: &Bound<'py, PyType>, given: Given<'_>) -> Answered<
 /// The type of decorated functions.
 pub(crate) fn cached_function_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     TYPE.get_or_try_init(py, || {
+        WRAPPER.get_or_try_init(py, || {
+            let kind = py.import("functools")?.getattr("_lru_cache_wrapper")?.cast_into::<PyType>();
+            PyResult::Ok(kind.unwrap_or_else(|_| py.get_type::<PyFunction>()).unbind())
+        })?;
         let offset = entry_offset(py)?;
         let methods = [
             method::definition::<CacheInfo>(),
@@ -585,6 +651,7 @@ pub(crate) fn cached_function_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType
             method::definition::<Reduce>(),
             method::definition::<Copy>(),
             method::definition::<DeepCopy>(),
+            method::definition::<Dir>(),
             method::definition::<ClassGetItem>(),
         ];
         let derived = method::derive_function::<CachedFunction, _>(py, NAME, DOC, offset, methods)?;
@@ -610,14 +677,16 @@ fn entry_offset(py: Python<'_>) -> PyResult<isize> {
 /// Neither is an attribute that `functools.wraps` would carry on to a wrapper of the wrapper.
 fn coroutine_mark<'py>(runs: &Bound<'py, PyAny>, name: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = runs.py();
+    let name = name.to_str()?;
     if cfg!(Py_3_12) {
-        if name != "_is_coroutine_marker" {
-            return Ok(None);
-        }
-        return Ok(Some(inspect_mark(py)?.clone()));
+        return match name {
+            "_is_coroutine_marker" => Ok(Some(inspect_mark(py)?.clone())),
+            // What unittest.mock looks at first.
+            "__code__" => runs.getattr_opt(name),
+            _ => Ok(None),
+        };
     }
     // Before, there is no such mark, but what has all of these passes for a function.
-    let name = name.to_str()?;
     match name {
         "__name__" | "__code__" | "__defaults__" | "__kwdefaults__" | "__annotations__" => runs.getattr_opt(name),
         _ => Ok(None),

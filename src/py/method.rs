@@ -186,6 +186,9 @@ pub(crate) trait Behaviour: pyo3::PyClass {
         Ok(None)
     }
 
+    /// What its `__class__` says.
+    fn class<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyType>>;
+
     /// What it is when it is taken from an instance, or else from a class.
     fn bind<'py>(this: &Bound<'py, Self>, instance: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>>;
 
@@ -212,6 +215,16 @@ unsafe extern "C" fn get_attribute<B: Behaviour>(
                 Err(_) => None,
             };
             found.map(Bound::into_ptr).ok_or(absent)
+        })
+    }
+}
+
+unsafe extern "C" fn get_class<B: Behaviour>(this: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter calls this getter of an instance, which is alive.
+    unsafe {
+        slot(|py| {
+            let this = Borrowed::from_ptr(py, this).to_owned().cast_into_unchecked::<B>();
+            B::class(&this).map(Bound::into_ptr)
         })
     }
 }
@@ -264,7 +277,18 @@ pub(crate) fn derive_function<'py, T: Behaviour, const N: usize>(
         },
         ffi::PyMemberDef::default(),
     ]));
+    let getters = Box::leak(Box::new([
+        ffi::PyGetSetDef {
+            name: c"__class__".as_ptr(),
+            get: Some(get_class::<T>),
+            set: None,
+            doc: c"What the object passes for.".as_ptr(),
+            closure: null_mut(),
+        },
+        ffi::PyGetSetDef::default(),
+    ]));
     let slots = [
+        slot_of(ffi::Py_tp_getset, getters.as_mut_ptr().cast::<c_void>()),
         slot_of(ffi::Py_tp_members, members.as_mut_ptr().cast::<c_void>()),
         slot_of(ffi::Py_tp_methods, table(methods).cast::<c_void>()),
         slot_of(ffi::Py_tp_getattro, get_attribute::<T> as *mut c_void),
