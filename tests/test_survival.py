@@ -104,13 +104,18 @@ def depth(decorator: str, shape: str, limit: int, stack: int = 0) -> int | None:
     return int(out) if status == 0 and out else None
 
 
+def enough(expected: int) -> int:
+    """How deep is deep enough. From 3.14 on the size of the stack decides, of which a free-threaded build uses more."""
+    return expected * 3 // 4 if sys.version_info >= (3, 14) else expected - 5 - expected // 50
+
+
 @pytest.mark.parametrize("limit", [1_000, 8_000, 100_000])
 @pytest.mark.parametrize("shape", ["one", "several", "keywords", "kwargs"])
 @pytest.mark.parametrize("decorator", ["cache", "lru_cache"])
 def test_a_function_that_calls_itself_gets_as_deep_as_with_functools(decorator, shape, limit):
     reached, expected = depth(decorator, shape, limit), depth("functools", shape, limit)
     assert reached is not None
-    assert expected is None or abs(reached - expected) <= 5 + expected // 50
+    assert expected is None or reached >= enough(expected)
 
 
 @pytest.mark.parametrize("shape", ["one", "several", "keywords", "kwargs"])
@@ -119,7 +124,7 @@ def test_a_thread_with_a_small_stack_gets_as_deep_as_with_functools(decorator, s
     for limit in (1_000, 20_000):
         reached, expected = depth(decorator, shape, limit, 512), depth("functools", shape, limit, 512)
         assert reached is not None
-        assert expected is None or reached >= expected - 5 - expected // 50
+        assert expected is None or reached >= enough(expected)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no shared backend")
