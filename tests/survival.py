@@ -57,8 +57,8 @@ def run(source: str, *arguments: object, timeout: float = 120, flags: tuple[str,
 
 
 def lives(source: str, *arguments: object, out: str | None = None, **options: object) -> Ended:
-    """Runs a script that must end with status 0 and, where given, write just this to stdout. What Python itself says of what
-    is left at its exit, such as open event loops, may stand in stderr."""
+    """Runs a script that must end with status 0 and, where given, write just this to stdout. What Python itself says of
+    what is left at its exit, such as open event loops, may stand in stderr."""
     ended = run(source, *arguments, **options)
     assert ended.status == 0, ended
     assert not ended.died, ended

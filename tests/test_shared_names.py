@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import zipfile
 from collections.abc import Iterator
 
 import pytest
@@ -97,6 +98,81 @@ def test_a_script_reached_through_a_symbolic_link_is_the_same(place):
     (place.folder / "link").symlink_to(place.folder / "real")
     assert place.said("link/program.py") == [["2", "hit"]]
     assert place.said("program.py", cwd=place.folder / "link") == [["2", "hit"]]
+
+
+FROZEN = """
+import os, pathlib, shutil, tempfile
+sys._MEIPASS = tempfile.mkdtemp(prefix="_MEI")
+try:
+    shutil.copytree(pathlib.Path(__file__).parent / "parts", sys._MEIPASS, dirs_exist_ok=True)
+    sys.path.insert(0, sys._MEIPASS)
+    __file__ = os.path.join(sys._MEIPASS, "program.py")
+    import prices, shop.goods
+    say(prices.price, 1)
+    say(shop.goods.price, 1)
+    {own}
+finally:
+    shutil.rmtree(sys._MEIPASS)
+"""
+OF_A_MODULE = PRICE.replace("say(price, 1)", "")
+
+
+def test_a_program_that_unpacks_itself_into_another_folder_each_time_finds_its_values(place):
+    place.write("parts/prices.py", OF_A_MODULE)
+    place.write("parts/shop/goods.py", OF_A_MODULE)
+    own = textwrap.indent(PRICE, "    ").strip()
+    for outcome in ("miss", "hit"):
+        assert place.run(FROZEN.format(own=own)) == [["2", outcome]] * 3
+    assert len(list(place.regions.rglob("*.wc"))) == 3
+
+
+def test_what_such_a_program_has_from_elsewhere_is_known_by_its_path(place):
+    for folder in ("one", "two"):
+        source = f"sys._MEIPASS = {str(place.folder)!r} + '/elsewhere'" + PRICE
+        assert place.run(source, name=f"{folder}/program.py") == [["2", "miss"]]
+
+
+def test_two_programs_that_unpack_themselves_are_two(place):
+    (place.folder / "parts").mkdir()
+    for program in ("one", "two"):
+        source = FROZEN.format(own=textwrap.indent(PRICE, "    ").strip())
+        source = source.replace("import prices, shop.goods", f"sys.executable = '/opt/{program}'")
+        source = "\n".join(line for line in source.splitlines() if "say(prices" not in line and "say(shop" not in line)
+        assert place.run(source) == [["2", "miss"]]
+
+
+def archive(place: Place, path: str, modules: "dict[str, str]") -> pathlib.Path:
+    file = place.folder / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(file, "w") as written:
+        for name, source in modules.items():
+            written.writestr(name, PRELUDE + textwrap.dedent(source))
+    return file
+
+
+def test_a_zip_file_of_temporary_ones_is_known_by_what_it_contains(place):
+    program = place.write("program.py", "sys.path.insert(0, sys.argv[1])\nimport shop.goods\nsay(shop.goods.price, 1)")
+    parts = {"shop/__init__.py": "", "shop/goods.py": OF_A_MODULE, "shop/other.py": "rate = 1"}
+    assert place.said(program, archive(place, "run 1/parts.zip", parts)) == [["2", "miss"]]
+    assert place.said(program, archive(place, "run 2/parts.zip", parts)) == [["2", "hit"]]
+    # The function is the same, and what it might call is not.
+    assert place.said(program, archive(place, "run 3/parts.zip", parts | {"shop/other.py": "rate = 2"})) == [
+        ["2", "miss"]
+    ]
+    assert place.said(program, archive(place, "run 4/parts.zip", parts)) == [["2", "hit"]]
+
+
+def test_a_zip_file_that_is_a_program_is_known_by_what_it_contains(place):
+    for folder, outcome in (("one", "miss"), ("two", "hit")):
+        assert place.said(archive(place, f"{folder}/app.pyz", {"__main__.py": PRICE})) == [["2", outcome]]
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="it takes a folder that is none of temporary files")
+def test_any_other_zip_file_is_known_by_its_path(place):
+    with tempfile.TemporaryDirectory(prefix="warp_cache-test-", dir="/dev/shm") as folder:
+        for name, rate, outcome in (("one", 1, "miss"), ("two", 1, "miss"), ("one", 2, "hit")):
+            parts = {"__main__.py": PRICE, "other.py": f"rate = {rate}"}
+            assert place.said(archive(place, f"{folder}/{name}.pyz", parts)) == [["2", outcome]]
 
 
 def test_a_module_is_known_by_its_name_to_all_programs(place):

@@ -1,5 +1,5 @@
-"""Nothing that a program does may kill it: recursion, interpreters beside the main one, threads that are gone, and pyo3's
-own exception class."""
+"""Nothing that a program does may kill it: recursion, interpreters beside the main one, threads that are gone, and the
+exception class of panics."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_a_shared_function_that_calls_itself_raises_recursion_error(stack):
 def test_a_coroutine_function_that_awaits_itself_gets_as_deep_as_with_an_awaitable_of_python(limit):
     reached, expected = depth("cache", "coroutine", limit), depth("awaitable", "coroutine", limit)
     assert reached is not None
-    # From 3.12 on the interpreter runs the coroutine of a Python awaitable without its own stack, and counts what uses that.
+    # From 3.12 on the interpreter runs the coroutine of a Python awaitable without its own stack.
     assert expected is None or sys.version_info >= (3, 12) or abs(reached - expected) <= 5 + expected // 50
 
 

@@ -57,23 +57,24 @@ impl Awaitable {
             // SAFETY: what is not null there is an owned reference, and now it is nowhere else.
             return (!reference.is_null()).then(|| unsafe { own(reference) });
         }
-        self.take_alone(place)
+        take_alone(place)
     }
 
     /// The same for a caller that has a reference of its own, as the interpreter's stack has while it awaits. If that is the only
     /// one, no other thread can try to.
     #[inline(always)]
     fn take_owned(&self, place: impl Fn(&Self) -> &AtomicPtr<ffi::PyObject>) -> Option<Object> {
-        if is_reachable_elsewhere(&self.head) { self.take(place) } else { self.take_alone(place(self)) }
+        if is_reachable_elsewhere(&self.head) { self.take(place) } else { take_alone(place(self)) }
     }
+}
 
-    #[inline(always)]
-    fn take_alone(&self, place: &AtomicPtr<ffi::PyObject>) -> Option<Object> {
-        let reference = place.load(Ordering::Relaxed);
-        place.store(null_mut(), Ordering::Relaxed);
-        // SAFETY: what is not null there is an owned reference, and now it is nowhere else.
-        (!reference.is_null()).then(|| unsafe { own(reference) })
-    }
+/// Takes a reference out of its place, when no other thread can try to.
+#[inline(always)]
+fn take_alone(place: &AtomicPtr<ffi::PyObject>) -> Option<Object> {
+    let reference = place.load(Ordering::Relaxed);
+    place.store(null_mut(), Ordering::Relaxed);
+    // SAFETY: what is not null there is an owned reference, and now it is nowhere else.
+    (!reference.is_null()).then(|| unsafe { own(reference) })
 }
 
 /// Takes a reference out of its place in an object that nobody can reach any more.
@@ -352,13 +353,11 @@ unsafe extern "C" fn get_attribute(object: *mut ffi::PyObject, name: *mut c_void
     unsafe {
         slot(|py| {
             let name = CStr::from_ptr(name.cast_const().cast());
-            match attribute(py, instance(object), name)? {
-                Some(value) => Ok(value.into_ptr()),
-                None => {
-                    let text = format!("'CachedCoroutine' object has no attribute '{}'", name.to_string_lossy());
-                    Err(Raised::new::<PyAttributeError>(py, &text))
-                }
+            if let Some(value) = attribute(py, instance(object), name)? {
+                return Ok(value.into_ptr());
             }
+            let text = format!("'CachedCoroutine' object has no attribute '{}'", name.to_string_lossy());
+            Err(Raised::new::<PyAttributeError>(py, &text))
         })
     }
 }

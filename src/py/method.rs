@@ -412,11 +412,9 @@ pub(crate) fn nothing(method: &str, given: &Given<'_>) -> PyResult<()> {
 
 /// The only argument, which has no name.
 pub(crate) fn only<'a>(method: &str, given: &Given<'a>) -> PyResult<Arg<'a>> {
-    match (given.values, given.positional) {
-        (&[value], 1) => Ok(value),
-        _ => {
-            let text = format!("{method}() takes exactly one argument ({} given)", given.values.len());
-            Err(exception::<PyTypeError>(&text))
-        }
+    if let (&[value], 1) = (given.values, given.positional) {
+        return Ok(value);
     }
+    let text = format!("{method}() takes exactly one argument ({} given)", given.values.len());
+    Err(exception::<PyTypeError>(&text))
 }

@@ -516,7 +516,7 @@ impl PendingCall {
             // Stored meanwhile, by a loop in another thread or a computation inside the one that was left.
             Ok(Lookup::Hit(value)) => {
                 if let Some(state) = self.end(py) {
-                    self.finish(py, state, Landing::Value(value.clone_ref(py)));
+                    Self::finish(py, state, Landing::Value(value.clone_ref(py)));
                 }
                 Ok(Next::Over(Step::Return(value)))
             }
@@ -566,7 +566,7 @@ impl PendingCall {
         };
         // What a key's `__eq__` raises concerns this caller. The others get what they have waited for.
         let kept = kept.map_err(|raised| raised.fetch(py));
-        self.finish(py, state, Landing::Value(value.clone_ref(py)));
+        Self::finish(py, state, Landing::Value(value.clone_ref(py)));
         kept?;
         Ok(Step::Return(value))
     }
@@ -580,7 +580,7 @@ impl PendingCall {
                     exception: error.value(py).clone().into_any().into(),
                     traceback: error.traceback(py).map(|traceback| traceback.into_any().into()),
                 };
-                self.finish(py, state, landing);
+                Self::finish(py, state, landing);
             } else {
                 self.dismiss(py, state);
             }
@@ -589,7 +589,7 @@ impl PendingCall {
     }
 
     /// Ends the flight of a call that led it.
-    fn finish(&self, py: Python<'_>, state: State, landing: Landing) {
+    fn finish(py: Python<'_>, state: State, landing: Landing) {
         let State { coroutine, iterator, stage, .. } = state;
         if let Stage::Running(seat) | Stage::Waiting(seat) = stage {
             seat.hide(py);
