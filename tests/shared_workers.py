@@ -943,6 +943,52 @@ def want(max_size=1000, max_value_size=4096, keys=600, width=1000, full=None, la
     return {"warnings": messages, "hits": hits, "path": path, "size": size}
 
 
+def call_with_little_memory(slack, coroutine=False, has_identity=True, max_size=20_000, rounds=2, keys=3):
+    """Calls where the process may have no more than so many bytes beyond what it has."""
+    nobody_knows = object()
+
+    def opaque(key):
+        return (key, nobody_knows)[0]
+
+    async def later(key):
+        return key
+
+    def call(function, key):
+        made = function(key)
+        if not coroutine:
+            return made
+        try:
+            made.send(None)
+        except StopIteration as stop:
+            return stop.value
+        raise AssertionError("it has suspended")
+
+    def calls(function):
+        for _ in range(rounds):
+            for key in range(keys):
+                assert call(function, key) == key
+        return list(function.cache_info())
+
+    function = later if coroutine else lambda key: key
+    calls(cached(function, max_size=8))  # once everything that a call needs is there
+    if has_identity:
+        f = cached(function, max_size=max_size)
+    ballast = [bytes(1000) for _ in range(4000)]
+    kept = ballast.pop()  # so that the memory under it stays with the process
+    del ballast
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    with recorded() as messages:
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + slack, resource.RLIM_INFINITY))
+        if not has_identity:
+            f = cached(opaque, max_size=max_size, name=None)
+        info, path = calls(f), f.shared_stats().path
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+        f.cache_clear()
+        cleared = list(f.cache_info())
+    assert kept
+    return {"warnings": messages, "info": info, "path": path, "cleared": cleared}
+
+
 def list_without_room():
     """Lists and removes regions where no byte is free. Returns how many there are."""
     in_child(fill)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import stat
 import subprocess
 import sys
@@ -13,6 +14,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="no shared memory on Windows"),
     pytest.mark.usefixtures("shared_directory"),
 ]
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 root_only = pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="changes owners")
 
 
@@ -296,6 +298,43 @@ def test_what_there_is_can_be_listed_and_removed_where_no_room_is_left():
 @mount_only
 def test_a_limit_of_memory_is_no_error():
     want(lack="memory", max_size=20_000)
+
+
+@linux_only
+@pytest.mark.parametrize("coroutine", [False, True])
+@pytest.mark.parametrize("slack", [4 << 20, 32 << 20])
+def test_a_region_that_cannot_be_mapped_is_a_private_cache_of_fewer_entries(slack, coroutine):
+    report = outside("call_with_little_memory", slack=slack, coroutine=coroutine)
+    assert report["info"] == [3, 3, 20_000, 3, 0]
+    assert report["path"] is None
+    (message,) = report["warnings"]
+    found = re.search(r"cached in this process only, no more than (\d+) of them: cannot map .*Cannot allocate", message)
+    assert 20 <= int(found[1]) <= 10_000
+    assert report["cleared"] == [0, 0, 20_000, 0, 0]
+
+
+@linux_only
+@pytest.mark.parametrize("coroutine", [False, True])
+@pytest.mark.parametrize("slack", [0, 8 << 10, 20 << 10, 100 << 10])
+def test_calls_are_counted_where_nothing_can_be_mapped(slack, coroutine):
+    report = outside("call_with_little_memory", slack=slack, coroutine=coroutine)
+    hits, misses, _, size, skipped = report["info"]
+    assert (hits + misses, skipped) == (6, 0)
+    assert hits <= size <= 3
+    assert len(report["warnings"]) == 1
+    if slack <= 8 << 10:
+        assert size == 0
+        assert "its values are not cached: " in report["warnings"][0]
+    assert report["cleared"] == [0, 0, 20_000, 0, 0]
+
+
+@linux_only
+def test_a_function_without_identity_is_cached_where_memory_is_short():
+    report = outside("call_with_little_memory", slack=4 << 20, has_identity=False)
+    assert report["info"] == [3, 3, 20_000, 3, 0]
+    about_identity, about_memory = report["warnings"]
+    assert "in this process and its forks only: " in about_identity
+    assert "in this process only, no more than " in about_memory
 
 
 @mount_only

@@ -231,11 +231,9 @@ impl Shared {
             Err(Unencoded::Raised(raised)) => Err(raised),
             Err(Unencoded::TooLarge | Unencoded::Unpicklable) => {
                 scratch.key.clear();
-                if let Some(region) = self.region(py)? {
-                    region.count(Count::Oversize);
-                    if tally == Tally::All {
-                        region.count(Count::Miss);
-                    }
+                self.count(py, Count::Oversize)?;
+                if tally == Tally::All {
+                    self.count(py, Count::Miss)?;
                 }
                 Ok(Lookup::Miss { generation: 0 })
             }
@@ -249,7 +247,13 @@ impl Shared {
         tally: Tally,
         scratch: &mut Scratch,
     ) -> Result<Lookup<Object>, Raised> {
-        let Some(region) = self.region(py)?.filter(|_| !scratch.key.is_empty()) else {
+        if scratch.key.is_empty() {
+            return Ok(Lookup::Miss { generation: 0 });
+        }
+        let Some(region) = self.region(py)? else {
+            if tally == Tally::All {
+                self.handle.tallies().count(Count::Miss);
+            }
             return Ok(Lookup::Miss { generation: 0 });
         };
         let generation = region.clears();
@@ -280,12 +284,11 @@ impl Shared {
             Err(Unencoded::Raised(raised)) => return Err(raised),
             Err(Unencoded::TooLarge | Unencoded::Unpicklable) => false,
         };
+        if !has_bytes {
+            return self.count(py, Count::Oversize);
+        }
         // It may have been retired while the function ran.
         let Some(region) = self.region(py)? else { return Ok(()) };
-        if !has_bytes {
-            region.count(Count::Oversize);
-            return Ok(());
-        }
         let Scratch { key, entry } = &*scratch;
         let now = self.now();
         let kept = self.attempt(py, &region, |patience| region.keep(key, entry, now, || is_wanted(&region), patience));
@@ -350,6 +353,7 @@ impl Shared {
 
     /// Removes all entries and resets the counters, for all processes.
     pub(crate) fn clear(&self, py: Python<'_>) -> PyResult<()> {
+        self.handle.tallies().clear();
         let Some(region) = self.region_in_place(py)? else { return Ok(()) };
         if self.attempt(py, &region, |patience| region.clear(patience)).is_err() {
             ffi::detached(py, || region.retire().is_ok());
@@ -361,7 +365,7 @@ impl Shared {
     pub(crate) fn info<'py>(&self, py: Python<'py>, max_size: Option<usize>) -> PyResult<Bound<'py, PyAny>> {
         let (counts, current_size) = match self.region_in_place(py)? {
             Some(region) => ffi::detached(py, || (region.counts(), region.len(self.now()))),
-            None => Default::default(),
+            None => (self.handle.tallies().counts(), 0),
         };
         let stats = Stats { hits: counts.hits, misses: counts.misses };
         info::shared_cache_info(py, stats, max_size, current_size, counts.oversize)
@@ -404,10 +408,11 @@ impl Shared {
     }
 
     fn count(&self, py: Python<'_>, count: Count) -> Result<(), Raised> {
-        if self.handle.with(py, |region| region.count(count)).is_none()
-            && let Some(region) = self.region(py)?
-        {
-            region.count(count);
+        if self.handle.with(py, |region| region.count(count)).is_none() {
+            match self.region(py)? {
+                Some(region) => region.count(count),
+                None => self.handle.tallies().count(count),
+            }
         }
         Ok(())
     }

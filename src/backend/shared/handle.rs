@@ -4,7 +4,7 @@
 use super::directory::Location;
 use super::error::Error;
 use super::fork::PerProcess;
-use super::region::{Purpose, Region};
+use super::region::{Purpose, Region, Tallies};
 use crate::clock::Clock;
 use crate::sync::{Exclusive, Token};
 use std::fmt;
@@ -19,6 +19,8 @@ const MOST_GIVE_UPS: u32 = 3;
 pub enum Notice {
     /// The values are cached in this process alone.
     Private(Error),
+    /// So they are, and memory is short: no more than so many.
+    Few(u64, Error),
     /// They are not cached at all.
     Off(Error),
     /// Fewer of them are cached than were asked for.
@@ -29,6 +31,9 @@ impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Private(error) => write!(f, "its values are cached in this process only: {error}"),
+            Self::Few(most, error) => {
+                write!(f, "its values are cached in this process only, no more than {most} of them: {error}")
+            }
             Self::Off(error) => write!(f, "its values are not cached: {error}"),
             Self::Full => {
                 write!(f, "the file system has no room for all the entries that it may have: older ones go early")
@@ -54,6 +59,8 @@ pub struct Handle {
     give_ups: AtomicU32,
     has_warned: AtomicBool,
     is_off: AtomicBool,
+    /// What is counted while there is no region at all.
+    tallies: Tallies,
     /// When to try again to have the region in a file, on the machine's clock; 0: there is no need.
     retry_at: AtomicU64,
     retries: AtomicU32,
@@ -74,6 +81,7 @@ impl Handle {
             give_ups: AtomicU32::new(0),
             has_warned: AtomicBool::new(false),
             is_off: AtomicBool::new(false),
+            tallies: Tallies::default(),
             retry_at: AtomicU64::new(0),
             retries: AtomicU32::new(0),
         }
@@ -111,12 +119,17 @@ impl Handle {
     pub fn renew(&self) -> (Option<Arc<Region>>, Option<Notice>) {
         let inherited = self.inherited.try_lock().ok().and_then(|inherited| inherited.clone());
         if let Some(inherited) = inherited.filter(|region| region.is_current() && region.attend()) {
-            return (Some(inherited), None);
+            let notice = self.notice_of_memory(&inherited, None);
+            return (Some(inherited), notice);
         }
         let location = self.location();
         let opened = if self.is_private { None } else { Some(Region::open(&location, &self.purpose)) };
         let refusal = match opened {
-            Some(Ok(region)) if region.attend() => return (Some(Arc::new(region)), None),
+            Some(Ok(region)) if region.attend() => {
+                self.is_off.store(false, Ordering::Relaxed);
+                self.retry_at.store(0, Ordering::Relaxed);
+                return (Some(Arc::new(region)), None);
+            }
             Some(Ok(_)) => Some(Error::Busy { path: location.path().to_path_buf() }),
             Some(Err(error)) => Some(error),
             None => None,
@@ -134,13 +147,30 @@ impl Handle {
                 {
                     *inherited = Some(Arc::clone(&region));
                 }
-                (Some(region), self.once(refusal.map(Notice::Private)))
+                self.is_off.store(false, Ordering::Relaxed);
+                let notice = self.notice_of_memory(&region, refusal);
+                (Some(region), notice)
             }
             Err(error) => {
                 self.is_off.store(true, Ordering::Relaxed);
+                if refusal.is_none() {
+                    self.postpone();
+                }
                 (None, self.once(Some(Notice::Off(refusal.unwrap_or(error)))))
             }
         }
+    }
+
+    /// What is to be said of a region in memory. `refusal` is why it is in no file.
+    fn notice_of_memory(&self, region: &Region, refusal: Option<Error>) -> Option<Notice> {
+        let notice = match (region.shortage(), refusal) {
+            (None, refusal) => refusal.map(Notice::Private),
+            (Some((most, error)), refusal) => {
+                let error = refusal.unwrap_or_else(|| error.clone());
+                Some(if most == 0 { Notice::Off(error) } else { Notice::Few(most, error) })
+            }
+        };
+        self.once(notice)
     }
 
     fn postpone(&self) {
@@ -168,9 +198,14 @@ impl Handle {
         drop(before);
     }
 
-    /// Whether there can be no region.
+    /// Whether there can be no region, and it is not time to look again if there can be one.
     pub fn is_off(&self) -> bool {
-        self.is_off.load(Ordering::Relaxed)
+        self.is_off.load(Ordering::Relaxed) && !self.is_retry_due()
+    }
+
+    /// What counts the calls of this process while there is no region.
+    pub fn tallies(&self) -> &Tallies {
+        &self.tallies
     }
 
     /// Uses a region from now on, unless another one may be used by now, which is returned then.

@@ -186,6 +186,42 @@ pub enum Count {
     Oversize = 2,
 }
 
+/// What is counted where there is no region, by one process.
+#[derive(Debug, Default)]
+pub struct Tallies {
+    hits: std::sync::atomic::AtomicU64,
+    misses: std::sync::atomic::AtomicU64,
+    oversize: std::sync::atomic::AtomicU64,
+}
+
+impl Tallies {
+    fn of(&self, count: Count) -> &std::sync::atomic::AtomicU64 {
+        match count {
+            Count::Hit => &self.hits,
+            Count::Miss => &self.misses,
+            Count::Oversize => &self.oversize,
+        }
+    }
+
+    /// Counts.
+    pub fn count(&self, count: Count) {
+        self.of(count).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What has been counted.
+    pub fn counts(&self) -> Counts {
+        let of = |count| self.of(count).load(Ordering::Relaxed);
+        Counts { hits: of(Count::Hit), misses: of(Count::Miss), oversize: of(Count::Oversize) }
+    }
+
+    /// Begins anew.
+    pub fn clear(&self) {
+        for count in [Count::Hit, Count::Miss, Count::Oversize] {
+            self.of(count).store(0, Ordering::Relaxed);
+        }
+    }
+}
+
 /// What a region counts, all processes together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -247,6 +283,8 @@ pub struct Region {
     standing: PerProcess<Mutex<Standing>>,
     stripe: AtomicUsize,
     has_lacked_room: AtomicBool,
+    /// Why it is for fewer entries than were asked for, if it is.
+    shortage: Option<Error>,
 }
 
 /// Times that lie farther ahead than any could have been set are no times.
@@ -296,8 +334,36 @@ impl Region {
     }
 
     /// A region in memory, for this process. With a location, for processes that fork from it as well, if those can tell there
-    /// which of them live.
+    /// which of them live. Where memory is short it is for fewer entries, and if need be for none, so that it counts the calls
+    /// at least: see [`Region::shortage`].
     pub fn private(location: Option<&Location>, purpose: &Purpose) -> Result<Self, Error> {
+        let shortage = match Self::private_of(location, purpose) {
+            Ok(region) => return Ok(region),
+            Err(error) => error,
+        };
+        let mut smaller = purpose.clone();
+        loop {
+            smaller.parameters.max_size /= 2;
+            let is_last = smaller.parameters.max_size == 0;
+            // Three quarters of the memory that is left are for the program.
+            let leaves_enough = || {
+                let len = Layout::new(&smaller.parameters).and_then(|layout| layout.len.checked_mul(4));
+                len.is_some_and(|len| Map::anonymous(len).is_ok())
+            };
+            if is_last || leaves_enough() {
+                match Self::private_of(location, &smaller) {
+                    Ok(mut region) => {
+                        region.shortage = Some(shortage);
+                        return Ok(region);
+                    }
+                    Err(_) if is_last => return Err(shortage),
+                    Err(_) => {}
+                }
+            }
+        }
+    }
+
+    fn private_of(location: Option<&Location>, purpose: &Purpose) -> Result<Self, Error> {
         let path = PathBuf::from("memory");
         let too_large = || Error::Full { path: path.clone(), bytes: u64::MAX };
         let layout = Layout::new(&purpose.parameters).ok_or_else(too_large)?;
@@ -330,6 +396,7 @@ impl Region {
             standing: PerProcess::new(Mutex::default),
             stripe: AtomicUsize::new(0),
             has_lacked_room: AtomicBool::new(false),
+            shortage: None,
         })
     }
 
@@ -502,6 +569,11 @@ impl Region {
             Place::File { location, name, identity } => files::retire(&location.open()?, name, *identity),
             Place::Memory => Ok(false),
         }
+    }
+
+    /// How many entries it may have if memory was too short for as many as were asked for, and what the system said.
+    pub fn shortage(&self) -> Option<(u64, &Error)> {
+        self.shortage.as_ref().map(|error| (self.max_size, error))
     }
 
     /// Whether, since it was asked last, an entry was not stored or another one had to go because the file system had no room.
