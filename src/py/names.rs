@@ -8,6 +8,7 @@ use pyo3::types::PyString;
 macro_rules! names {
     ($($field:ident = $text:literal),* $(,)?) => {
         /// A name each.
+        #[cfg_attr(not(unix), allow(dead_code, reason = "some are for the shared backend alone"))]
         pub(crate) struct Names {
             $(pub(crate) $field: Py<PyString>,)*
         }

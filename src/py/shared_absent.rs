@@ -10,6 +10,7 @@ use crate::backend::memory::{Lookup, Tally};
 use crate::options::{Naming, Options};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use pyo3::types::PyList;
 
 /// What there is none of.
 #[derive(Debug)]
@@ -90,6 +91,6 @@ impl Shared {
 }
 
 /// There are no regions.
-pub(crate) fn regions(_: Python<'_>, _: bool) -> PyResult<Vec<Bound<'_, PyAny>>> {
-    Ok(Vec::new())
+pub(crate) fn regions(py: Python<'_>, _: bool) -> PyResult<Bound<'_, PyAny>> {
+    Ok(PyList::empty(py).into_any())
 }

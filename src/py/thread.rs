@@ -181,7 +181,8 @@ mod end {
 
 #[cfg(all(not(Py_3_14), any(target_os = "linux", target_os = "macos")))]
 mod stack {
-    /// The lowest address of this thread's stack.
+    /// The lowest address of this thread's stack, if it can be told.
+    #[cfg_attr(target_os = "macos", allow(clippy::unnecessary_wraps, reason = "as on Linux"))]
     pub(super) fn lowest() -> Option<usize> {
         #[cfg(target_os = "linux")]
         // SAFETY: the attributes are filled in before they are read, and destroyed once. Of the main thread, whose stack
