@@ -3,23 +3,16 @@ exception class of panics."""
 
 from __future__ import annotations
 
-import subprocess
 import sys
-import textwrap
 
 import pytest
-
-STATUS_OF_A_HANG = "a hang"
+import survival
 
 
 def run(source: str, *arguments: object) -> tuple[int | str, str, str]:
     """Runs a script in a process of its own: its status, and what it wrote."""
-    command = [sys.executable, "-c", textwrap.dedent(source), *map(str, arguments)]
-    try:
-        ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
-    except subprocess.TimeoutExpired:
-        return STATUS_OF_A_HANG, "", ""
-    return ended.returncode, ended.stdout, ended.stderr
+    ended = survival.run(source, *arguments)
+    return ended.status, ended.out, ended.err
 
 
 DEPTH = """

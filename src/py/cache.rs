@@ -131,56 +131,39 @@ impl Cache {
     }
 
     /// Stores a value that was computed after a miss at `generation`, unless it is no longer wanted, and drops what had to
-    /// leave. Raises what comparing keys raises.
+    /// leave. `hash` is that of the key as a query. Raises what comparing keys raises.
     #[inline(always)]
-    pub(crate) fn keep<Q: Query<Key, Error = Raised>>(
-        &self,
-        py: Python<'_>,
-        query: &Q,
-        generation: u64,
-        key: Key,
-        value: Object,
-        is_wanted: impl Fn() -> bool,
-    ) -> Result<(), Raised> {
-        match ffi::guarded(py, || self.memory.keep(py, query.hash(), generation, key, value, &is_wanted))? {
-            Ok(evicted) => drop(evicted),
-            Err(late) => drop(self.memory.keep_late(py, query, late, is_wanted)?),
-        }
-        self.expire(py);
-        Ok(())
-    }
-
-    /// Drops one entry more than the one whose place was needed, so that expired entries leave faster than others come.
-    #[inline(always)]
-    fn expire(&self, py: Python<'_>) {
-        if self.options.ttl.is_some() {
-            drop(self.memory.expire(py));
-        }
-    }
-
-    /// [`Cache::keep`] of a key that is wanted, whose hash as a query was `hash`.
-    #[inline(always)]
-    pub(crate) fn keep_computed(
+    pub(crate) fn keep(
         &self,
         py: Python<'_>,
         hash: u64,
         generation: u64,
         key: Key,
         value: Object,
+        is_wanted: impl Fn() -> bool,
     ) -> Result<(), Raised> {
-        match ffi::guarded(py, || self.memory.keep(py, hash, generation, key, value, || true))? {
+        match ffi::guarded(py, || self.memory.keep(py, hash, generation, key, value, &is_wanted))? {
             Ok(evicted) => drop(evicted),
-            Err(late) => self.keep_late(py, hash, late)?,
+            Err(late) => self.keep_late(py, hash, late, is_wanted)?,
         }
-        self.expire(py);
+        if self.options.ttl.is_some() {
+            // One more than the one whose place was needed, so that expired entries leave faster than others come.
+            drop(self.memory.expire(py));
+        }
         Ok(())
     }
 
     #[cold]
     #[inline(never)]
-    fn keep_late(&self, py: Python<'_>, hash: u64, late: Entry<Key, Object>) -> Result<(), Raised> {
+    fn keep_late(
+        &self,
+        py: Python<'_>,
+        hash: u64,
+        late: Entry<Key, Object>,
+        is_wanted: impl Fn() -> bool,
+    ) -> Result<(), Raised> {
         let key = late.key.clone_ref(py);
-        drop(self.memory.keep_late(py, &Stored::new(&key, hash, self.rules), late, || true)?);
+        drop(self.memory.keep_late(py, &Stored::new(&key, hash, self.rules), late, is_wanted)?);
         Ok(())
     }
 

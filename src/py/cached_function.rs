@@ -153,7 +153,7 @@ impl Mode for Values {
         let this = function.get();
         let value = call.forward(py, &this.function)?;
         let Missed { key, hash, generation } = missed;
-        this.cache.keep_computed(py, hash, generation, key, value.clone_ref(py))?;
+        this.cache.keep(py, hash, generation, key, value.clone_ref(py), || true)?;
         Ok(value)
     }
 }

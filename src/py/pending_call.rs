@@ -554,12 +554,12 @@ impl PendingCall {
         let kept = match &state.stage {
             Stage::Running(Seat { flight, .. }) if cache.options.max_size != Some(0) => {
                 let flight = flight.get();
-                let (query, generation) = (self.query(), state.generation);
+                let generation = state.generation;
                 if let Some(shared) = &cache.shared {
                     shared.keep_of(py, &self.bytes, &value, generation, || !flight.is_stale())
                 } else {
                     let key = self.key.clone_ref(py);
-                    cache.keep(py, &query, generation, key, value.clone_ref(py), || !flight.is_stale())
+                    cache.keep(py, self.hash, generation, key, value.clone_ref(py), || !flight.is_stale())
                 }
             }
             _ => Ok(()),
