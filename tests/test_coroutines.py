@@ -819,6 +819,25 @@ def test_thrown_exceptions_reach_the_function():
     assert drive(f()) is error
 
 
+def test_a_call_that_a_collection_ends_leaves_nothing_to_the_next():
+    @cache
+    async def f(number):
+        return [number]
+
+    async def main():
+        for number in range(70):  # more than are kept for another use
+            assert await f(number % 2) == [number % 2]
+
+    for _ in range(3):
+        asyncio.run(main())
+        for _ in range(70):
+            ring = []
+            ring += [f(0), ring]
+            del ring
+        gc.collect()
+    asyncio.run(main())
+
+
 STATES = {
     "created": inspect.CORO_CREATED,
     "running": inspect.CORO_RUNNING,

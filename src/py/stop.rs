@@ -47,7 +47,7 @@ pub(super) unsafe fn end(py: Python<'_>, place: &Place, value: Object) -> *mut f
     }
 }
 
-/// Whether nobody has the exception, and nothing hangs on it but its value.
+/// Whether nobody has the exception, nothing hangs on it but its value, and no garbage collection has emptied it.
 ///
 /// # Safety
 /// `stop` is alive.
@@ -57,6 +57,7 @@ unsafe fn is_as_new(stop: *mut ffi::PyStopIterationObject) -> bool {
     // SAFETY: the caller says that it is alive, and `check_layout` has seen that it looks like this.
     unsafe {
         ffi::Py_REFCNT(stop.cast()) == 1
+            && !(*stop).value.is_null()
             && (*stop).traceback.is_null()
             && (*stop).context.is_null()
             && (*stop).cause.is_null()
@@ -112,7 +113,8 @@ pub(super) fn end_plainly(py: Python<'_>, value: &Object) -> *mut ffi::PyObject 
 }
 
 /// Makes the exception of a dead awaitable ready for the next await, and returns what it still has, to be dropped: the value must
-/// not live longer than the await that it ended. An exception that somebody else has is left to them.
+/// not live longer than the await that it ended. An exception that somebody else has is left to them; one that a garbage
+/// collection has emptied, since it died with the awaitable, is given up.
 ///
 /// # Safety
 /// As for [`end`], and the awaitable is dead.
@@ -124,11 +126,11 @@ pub(super) unsafe fn recycle(place: &mut Place) -> Option<Object> {
     }
     // SAFETY: the exception is owned, and so alive. There is one from 3.12 on only, where None needs no counting.
     unsafe {
-        if ffi::Py_REFCNT(stop) != 1 {
+        let value = &mut (*stop.cast::<ffi::PyStopIterationObject>()).value;
+        if ffi::Py_REFCNT(stop) != 1 || value.is_null() {
             *place.get_mut() = null_mut();
             return Some(own(stop));
         }
-        let value = &mut (*stop.cast::<ffi::PyStopIterationObject>()).value;
         (*value != ffi::Py_None()).then(|| own(std::mem::replace(value, ffi::Py_None())))
     }
 }
