@@ -38,7 +38,8 @@ loom: ## Model the shared backend's shards, and check that each ordering is need
 		--target-dir $(or $(CARGO_TARGET_DIR),target)/loom -- --nocapture shared::models
 
 test-python: build $(VENV)/.tools ## Run the tests of the extension, a process for each core
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	@# The end of a worker ends the run: another in its place would hide the crash, or hang.
+	$(BIN)/python -m pytest -n auto --dist loadfile --max-worker-restart=0
 
 bench: build $(VENV)/.tools ## Measure against functools.lru_cache
 	@# pytest reports a folder without benchmarks as status 5.

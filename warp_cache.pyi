@@ -169,7 +169,7 @@ class SharedCacheInfo(NamedTuple):
     """Entries held, those whose time is over not among them."""
     oversize_skips: int
     """Calls whose value was not stored, since the key or the value exceeded max_key_size or max_value_size, or cannot be
-    pickled."""
+    pickled. `shared_stats().unstorable` tells the latter."""
     @property
     def maxsize(self) -> int:
         """The same as max_size."""
@@ -180,8 +180,8 @@ class SharedCacheInfo(NamedTuple):
 class SharedStats(NamedTuple):
     """The state of a cache in shared memory, of all processes together: what `f.shared_stats()` returns.
 
-    All but the first two count what the cache has survived, since its file was made. They stay zero where no process is
-    killed in the middle of a store, or stopped there.
+    steals, repairs, give_ups and checksum_failures count what the cache has survived, since its file was made. They stay
+    zero where no process is killed in the middle of a store, or stopped there.
 
     >>> from warp_cache import SharedStats, cache
     >>> @cache(backend="shared", name="SharedStats")
@@ -209,6 +209,12 @@ class SharedStats(NamedTuple):
     go has gone, with all others."""
     checksum_failures: int
     """Entries that were not as they had been written. None of them was returned."""
+    unstorable: int
+    """Those of `cache_info().oversize_skips` that had another reason than size: calls whose key or value cannot be pickled,
+    or of a key that no other process could tell from others. Set to 0 by cache_clear."""
+    unstorable_reason: str | None
+    """Why the last of them in this process was not stored, such as the exception that pickling raised; None if there was
+    none, or since cache_clear."""
 
 class SharedRegion(NamedTuple):
     """A cache in shared memory on this machine, as `shared_regions()` found it.

@@ -260,10 +260,70 @@ def test_shared_stats_are_a_named_tuple():
     f = shared()(add)
     f(1)
     stats = f.shared_stats()
-    assert stats._fields == ("path", "bytes", "steals", "repairs", "give_ups", "checksum_failures")
-    assert stats[2:] == (0, 0, 0, 0)
+    counted = ("steals", "repairs", "give_ups", "checksum_failures", "unstorable")
+    assert stats._fields == ("path", "bytes", *counted, "unstorable_reason")
+    assert stats[2:] == (0, 0, 0, 0, 0, None)
     assert 0 < stats.bytes <= pathlib.Path(stats.path).stat().st_size
     assert type(stats).__name__ == "SharedStats"
+
+
+class Unpicklable:
+    def __reduce_ex__(self, protocol):
+        raise ValueError("a secret")
+
+
+class Wordless(Exception):
+    def __str__(self):
+        raise KeyError
+
+
+class Silent:
+    def __reduce_ex__(self, protocol):
+        raise Wordless
+
+
+def nested(depth):
+    return (nested(depth - 1),) if depth else frozenset({1})
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "reason"),
+    [
+        (1, Unpicklable(), "ValueError: a secret"),
+        (Unpicklable(), 1, "ValueError: a secret"),
+        (1, Silent(), "Wordless"),
+        (object(), 1, "an instance of object is known by its identity alone"),
+        (nested(40), 1, "it is nested too deep"),
+        (1, threading.Lock(), "TypeError: cannot pickle '_thread.lock' object"),
+    ],
+)
+def test_what_is_not_stored_for_another_reason_than_size_is_counted_apart(argument, value, reason):
+    f = shared()(lambda x: value)
+    f(argument), f(argument)
+    assert f.cache_info()[:2] == (0, 2)
+    assert f.cache_info().oversize_skips == f.shared_stats().unstorable == 2
+    assert f.shared_stats().unstorable_reason == reason
+    f.cache_clear()
+    assert f.cache_info().oversize_skips == f.shared_stats().unstorable == 0
+    assert f.shared_stats().unstorable_reason is None
+
+
+def test_what_is_too_large_is_not_counted_as_unstorable():
+    f = shared(max_value_size=10, max_key_size=100)(lambda x: "x" * 20)
+    f(1), f("x" * 200)
+    assert f.cache_info().oversize_skips == 2
+    assert f.shared_stats()[-2:] == (0, None)
+
+
+def test_what_ends_more_than_a_pickle_is_no_reason():
+    class Stop:
+        def __reduce_ex__(self, protocol):
+            raise KeyboardInterrupt
+
+    f = shared()(lambda x: Stop())
+    with pytest.raises(KeyboardInterrupt):
+        f(1)
+    assert f.shared_stats()[-2:] == (0, None)
 
 
 def test_an_entry_of_two_ints_takes_little_room():

@@ -344,6 +344,10 @@ impl CachedFunction {
             Some(_) => Entry::of::<Caching<SharedCoroutines>>(),
             _ => Entry::of::<Caching<Coroutines>>(),
         };
+        if cfg!(Py_3_12) {
+            // Now, while the files of Python's library are within reach. What asks for the mark has imported `inspect` itself.
+            drop(inspect_mark(function.py()));
+        }
         Self::create(function, entry, cache, Some(runs.unbind()))
     }
 

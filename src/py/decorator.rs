@@ -449,6 +449,12 @@ fn region_version(value: &Bound<'_, PyAny>) -> PyResult<Option<Version>> {
     Ok(Some(Version::Number(number)))
 }
 
+fn is_timedelta(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    // Without the module there can be none.
+    let Some(datetime) = ffi::imported(object.py(), &PyString::new(object.py(), "datetime")) else { return Ok(false) };
+    object.is_instance(&datetime.getattr("timedelta")?)
+}
+
 fn time_to_live(value: &Bound<'_, PyAny>) -> PyResult<Option<Ttl>> {
     if value.is_none() {
         return Ok(None);
@@ -460,7 +466,7 @@ fn time_to_live(value: &Bound<'_, PyAny>) -> PyResult<Option<Ttl>> {
         return Err(wrong());
     } else if kind.hasattr("__float__")? || kind.hasattr("__index__")? {
         Cow::Borrowed(value)
-    } else if value.is_instance(&py.import("datetime")?.getattr("timedelta")?)? {
+    } else if is_timedelta(value)? {
         Cow::Owned(value.call_method0("total_seconds")?)
     } else {
         return Err(wrong());

@@ -2,7 +2,7 @@
 
 use super::ffi::{self, Raised};
 use crate::options::OptionsError;
-use pyo3::exceptions::{PyRuntimeWarning, PyValueError};
+use pyo3::exceptions::{PyException, PyRuntimeWarning, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use pyo3::{PyErr, PyTypeInfo};
@@ -40,6 +40,24 @@ pub(crate) fn shown(object: &Bound<'_, PyAny>) -> String {
         }
         Err(_) => format!("an object of type {}", type_name(object)),
     }
+}
+
+/// What an `Exception` says, in one line: its type and its text. What is meant to end more is handed on.
+#[cfg(unix)]
+#[cold]
+pub(crate) fn forgiven(py: Python<'_>, raised: Raised) -> Result<String, Raised> {
+    const LONGEST: usize = 200;
+    let error = raised.fetch(py);
+    if !error.is_instance_of::<PyException>(py) {
+        return Err(error.into());
+    }
+    let kind = type_name(error.value(py));
+    let text = match error.value(py).str() {
+        Ok(text) => text.to_string_lossy().chars().take(LONGEST).collect(),
+        Err(error) if error.is_instance_of::<PyException>(py) => String::new(),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(if text.is_empty() { kind } else { format!("{kind}: {text}") })
 }
 
 /// The module and qualified name of a function, if it has a name.

@@ -9,6 +9,7 @@
 //! files, annotations, what global names stand for, the methods of a class. A name and a version of the user's stand for all.
 
 use super::cached_function::CachedFunction;
+use super::ffi;
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::intern;
@@ -379,7 +380,7 @@ impl Walk {
             self.tag(Tag::Method);
             self.object(&object.getattr(intern!(py, "__func__"))?)?;
             self.object(&object.getattr(intern!(py, "__self__"))?)
-        } else if object.is_exact_instance(&py.import("pickle")?.getattr("PickleBuffer")?) {
+        } else if is_pickle_buffer(object)? {
             self.tag(Tag::Buffer);
             let buffer = PyBuffer::<u8>::get(&object.call_method0("raw")?)?;
             if buffer.len_bytes() > LARGEST {
@@ -833,6 +834,12 @@ fn find(object: &Bound<'_, PyAny>, module: &Bound<'_, PyString>, name: &Bound<'_
         place = next;
     }
     Ok(if place.is(object) { Found::Itself } else { Found::Another })
+}
+
+fn is_pickle_buffer(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    // Without the module there can be none.
+    let Some(pickle) = ffi::imported(object.py(), intern!(object.py(), "_pickle")) else { return Ok(false) };
+    Ok(object.is_exact_instance(&pickle.getattr("PickleBuffer")?))
 }
 
 fn modules(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {

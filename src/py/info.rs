@@ -50,9 +50,9 @@ pub(crate) fn shared_stats_type(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
         py,
         &SHARED_STATS,
         "SharedStats",
-        &["path", "bytes", "steals", "repairs", "give_ups", "checksum_failures"],
-        "The state of a shared cache: path, bytes, steals, repairs, give_ups, checksum_failures.\n\nA named tuple; path is \
-         None where the values are not in a file.",
+        &["path", "bytes", "steals", "repairs", "give_ups", "checksum_failures", "unstorable", "unstorable_reason"],
+        "The state of a shared cache: path, bytes, steals, repairs, give_ups, checksum_failures, unstorable, \
+         unstorable_reason.\n\nA named tuple; path is None where the values are not in a file.",
     )
 }
 

@@ -25,9 +25,10 @@ use crate::sync::each_thread;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
+use std::borrow::Cow;
 use std::ffi::CString;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// The protocol of the pickles, the same in every Python.
@@ -94,6 +95,9 @@ pub(crate) struct Shared {
     rules: KeyRules,
     key_limit: u32,
     value_limit: u32,
+    /// Why this process could not store what it could not store last. Nobody waits for it: in a forked process a thread may
+    /// have it that is not there.
+    unstorable: Mutex<Option<Cow<'static, str>>>,
 }
 
 impl Shared {
@@ -107,6 +111,7 @@ impl Shared {
     ) -> PyResult<Self> {
         let py = function.py();
         let max_size = options.check_shared()?;
+        encoding::prepare(py).map_err(|raised| raised.fetch(py))?;
         let (identity, why_private) = match (&naming.name, &naming.version) {
             (Some(name), Some(_)) => (identity::named(name), None),
             (name, _) => match identity::identify(function, name.as_deref())? {
@@ -147,6 +152,7 @@ impl Shared {
             rules,
             key_limit: options.max_key_size,
             value_limit: options.max_value_size,
+            unstorable: Mutex::new(None),
         };
         if let Some(why) = why_private {
             shared.warn(py, &format!("its values are cached in this process and its forks only: {why}"))?;
@@ -228,10 +234,9 @@ impl Shared {
     ) -> Result<Lookup<Object>, Raised> {
         match encoding::encode_key(py, parts, self.rules.typed, self.key_limit, &mut scratch.key) {
             Ok(()) => self.look_up_bytes_asking(py, tally, scratch),
-            Err(Unencoded::Raised(raised)) => Err(raised),
-            Err(Unencoded::TooLarge | Unencoded::Unpicklable) => {
+            Err(unencoded) => {
                 scratch.key.clear();
-                self.count(py, Count::Oversize)?;
+                self.skip(py, unencoded)?;
                 if tally == Tally::All {
                     self.count(py, Count::Miss)?;
                 }
@@ -279,13 +284,8 @@ impl Shared {
         if scratch.key.is_empty() {
             return Ok(());
         }
-        let has_bytes = match encoding::encode_value(py, value, self.value_limit, &mut scratch.entry) {
-            Ok(()) => true,
-            Err(Unencoded::Raised(raised)) => return Err(raised),
-            Err(Unencoded::TooLarge | Unencoded::Unpicklable) => false,
-        };
-        if !has_bytes {
-            return self.count(py, Count::Oversize);
+        if let Err(unencoded) = encoding::encode_value(py, value, self.value_limit, &mut scratch.entry) {
+            return self.skip(py, unencoded);
         }
         // It may have been retired while the function ran.
         let Some(region) = self.region(py)? else { return Ok(()) };
@@ -354,6 +354,7 @@ impl Shared {
     /// Removes all entries and resets the counters, for all processes.
     pub(crate) fn clear(&self, py: Python<'_>) -> PyResult<()> {
         self.handle.tallies().clear();
+        drop(self.unstorable.try_lock().map(|mut reason| reason.take()));
         let Some(region) = self.region_in_place(py)? else { return Ok(()) };
         if self.attempt(py, &region, |patience| region.clear(patience)).is_err() {
             ffi::detached(py, || region.retire().is_ok());
@@ -368,13 +369,15 @@ impl Shared {
             None => (self.handle.tallies().counts(), 0),
         };
         let stats = Stats { hits: counts.hits, misses: counts.misses };
-        info::shared_cache_info(py, stats, max_size, current_size, counts.oversize)
+        info::shared_cache_info(py, stats, max_size, current_size, counts.skips)
     }
 
     /// `SharedStats`.
     pub(crate) fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let region = self.region_in_place(py)?;
         let events = region.as_ref().map(|region| region.events()).unwrap_or_default();
+        let counts = region.as_ref().map_or_else(|| self.handle.tallies().counts(), |region| region.counts());
+        let reason = self.unstorable.try_lock().ok().and_then(|reason| reason.clone());
         let bytes = region.as_ref().map_or(0, |region| region.bytes());
         info::shared_stats_type(py)?.call1((
             region.and_then(|region| region.path()).map(PathBuf::into_os_string),
@@ -383,6 +386,8 @@ impl Shared {
             events.repairs,
             events.give_ups,
             events.damaged,
+            counts.unstorable,
+            reason,
         ))
     }
 
@@ -407,6 +412,22 @@ impl Shared {
         self.count(py, Count::Miss)
     }
 
+    /// Counts a call whose value is not stored, and notes why if it is not for its size.
+    #[cold]
+    fn skip(&self, py: Python<'_>, why: Unencoded) -> Result<(), Raised> {
+        match why {
+            Unencoded::Raised(raised) => return Err(raised),
+            Unencoded::TooLarge => {}
+            Unencoded::Unstorable(reason) => {
+                if let Ok(mut last) = self.unstorable.try_lock() {
+                    *last = Some(reason);
+                }
+                self.count(py, Count::Unstorable)?;
+            }
+        }
+        self.count(py, Count::Skip)
+    }
+
     fn count(&self, py: Python<'_>, count: Count) -> Result<(), Raised> {
         if self.handle.with(py, |region| region.count(count)).is_none() {
             match self.region(py)? {
@@ -422,7 +443,7 @@ impl Shared {
         match encoding::encode_key(py, parts, self.rules.typed, self.key_limit, &mut scratch.key) {
             Ok(()) => Ok(true),
             Err(Unencoded::Raised(raised)) => Err(raised),
-            Err(Unencoded::TooLarge | Unencoded::Unpicklable) => Ok(false),
+            Err(Unencoded::TooLarge | Unencoded::Unstorable(_)) => Ok(false),
         }
     }
 
@@ -436,6 +457,9 @@ impl Shared {
         if let Ok(done) = act(Duration::ZERO) {
             self.handle.note(region, true);
             return Ok(done);
+        }
+        if self.handle.leave_if_outside(py, region) {
+            return Err(GaveUp);
         }
         ffi::detached(py, || {
             let done = act(BUDGET);

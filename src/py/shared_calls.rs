@@ -48,7 +48,7 @@ impl Mode for SharedValues {
 /// Not a part of what is on the stack while the function runs.
 #[inline(never)]
 fn keep(this: &Py<CachedFunction>, py: Python<'_>, mut scratch: Scratch, value: &Object) -> Result<(), Raised> {
-    ffi::guarded(py, || shared(this).keep(py, &mut scratch, value, |_| true))??;
+    slowly(py, || shared(this).keep(py, &mut scratch, value, |_| true))??;
     scratch.leave(py);
     Ok(())
 }
@@ -91,6 +91,11 @@ impl Mode for SharedCoroutines {
     }
 }
 
+/// Does what is not the work of a hit. pyo3 is told that the thread is attached: else it would not drop exceptions at once.
+fn slowly<R>(py: Python<'_>, body: impl FnOnce() -> R) -> Result<R, Raised> {
+    ffi::attached(|_| ffi::guarded(py, body))
+}
+
 fn shared(this: &Py<CachedFunction>) -> &Shared {
     let Some(shared) = &this.get().cache().shared else { unreachable!("only a shared cache is answered from so") };
     shared
@@ -108,7 +113,7 @@ fn look_up<K: CallKey>(
     match shared(this).look_up(py, &parts, tally, scratch) {
         Quick::Hit(value) => Ok(Lookup::Hit(value)),
         Quick::Miss { generation } => Ok(Lookup::Miss { generation }),
-        Quick::Pickled(found) => ffi::guarded(py, || shared(this).unpickle(py, tally, scratch, found))?,
-        Quick::Unsure => ffi::guarded(py, || shared(this).look_up_asking(py, &parts, tally, scratch))?,
+        Quick::Pickled(found) => slowly(py, || shared(this).unpickle(py, tally, scratch, found))?,
+        Quick::Unsure => slowly(py, || shared(this).look_up_asking(py, &parts, tally, scratch))?,
     }
 }

@@ -4,7 +4,7 @@
 //! is in it is then opened relative to the descriptor, so that nobody can put another folder in its place in between.
 
 use super::error::{Error, Reason, Trouble};
-use super::facts::{FILE_MODE, FOLDER_MODE, Facts};
+use super::facts::{FILE_MODE, FOLDER_MODE, Facts, Identity};
 use super::fork::{self, Held};
 use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, chmodat, fchmod, flock, mkdirat, openat};
 use rustix::io::{Errno, retry_on_intr};
@@ -26,9 +26,12 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a folder may have other permissions than its own: until its creator has undone an unusual umask.
 const MODE_PATIENCE: Duration = Duration::from_millis(100);
 
-/// Where the folder is, or is going to be.
+/// Where the folder is, or is going to be, below what is the process's root now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Location(PathBuf);
+pub struct Location {
+    path: PathBuf,
+    root: Option<Identity>,
+}
 
 impl Location {
     /// The place for this user: `WARP_CACHE_DIR` if it is set; else in memory, on Linux; else in the user's temporary folder.
@@ -61,22 +64,26 @@ impl Location {
         let path = path.as_ref();
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         // Without a slash at the end, which would make the system follow a symbolic link.
-        Self(absolute.components().collect())
+        Self { path: absolute.components().collect(), root: Identity::of_root() }
     }
 
     /// Its path.
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// Whether there is anything of this name.
     pub fn exists(&self) -> bool {
-        self.0.symlink_metadata().is_ok()
+        self.path.symlink_metadata().is_ok()
     }
 
-    /// Opens the folder, and makes it before if there is none.
+    /// Opens the folder, and makes it before if there is none. Fails if the process has another root by now, below which the path
+    /// is another folder's: its files would tell of others than the members of this one.
     pub fn open(&self) -> Result<Directory, Error> {
-        Directory::enter(CWD, &self.0, self.0.clone())
+        if Identity::of_root() != self.root {
+            return Err(Error::refused(&self.path, Reason::Root));
+        }
+        Directory::enter(CWD, &self.path, self.path.clone())
     }
 }
 

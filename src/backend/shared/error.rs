@@ -83,6 +83,8 @@ pub enum Reason {
     Locks,
     /// It is no name of a region.
     Name,
+    /// It is below another root than the process has.
+    Root,
 }
 
 /// What stands in the way of using a file.
@@ -157,6 +159,7 @@ impl fmt::Display for Reason {
             Self::Network => write!(f, "it is on a network or user-space file system"),
             Self::Locks => write!(f, "its file system does not keep locks"),
             Self::Name => write!(f, "it is no name of a region"),
+            Self::Root => write!(f, "the process has changed its root since it was chosen"),
         }
     }
 }

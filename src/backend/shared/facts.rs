@@ -1,7 +1,7 @@
 //! What the kernel says of a file, as far as it decides whether the file is to be trusted.
 
 use super::error::Reason;
-use rustix::fs::{AtFlags, FileType, Mode, Stat, fstat, statat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, Stat, fstat, statat};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -18,6 +18,11 @@ impl Identity {
     /// Of the file that a descriptor stands for.
     pub fn of(fd: impl AsFd) -> Result<Self, Errno> {
         Ok(Facts::of(fd)?.identity)
+    }
+
+    /// Of what this process has for its root, if that can be told.
+    pub fn of_root() -> Option<Self> {
+        Facts::of_name(CWD, "/").ok().map(|facts| facts.identity)
     }
 }
 

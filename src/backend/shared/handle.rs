@@ -36,7 +36,7 @@ impl fmt::Display for Notice {
             }
             Self::Off(error) => write!(f, "its values are not cached: {error}"),
             Self::Full => {
-                write!(f, "the file system has no room for all the entries that it may have: older ones go early")
+                write!(f, "its file cannot grow to hold all the entries that it may have: older ones go early")
             }
         }
     }
@@ -220,6 +220,20 @@ impl Handle {
         // Not while it is lent: unmapping takes time.
         drop(before);
         region
+    }
+
+    /// Leaves the region if this process can no longer be a member of it, as when it has become another user's, and says whether
+    /// it did: then nothing is wrong with the region itself. Takes some system calls.
+    pub fn leave_if_outside(&self, token: Token<'_>, region: &Region) -> bool {
+        if region.attend() {
+            return false;
+        }
+        let left = {
+            let open = &mut *self.open.get().lend(token);
+            if open.as_ref().is_some_and(|open| std::ptr::eq(&raw const **open, region)) { open.take() } else { None }
+        };
+        drop(left);
+        true
     }
 
     /// Notes whether a store or a removal could have its shard. If many in a row could not, retires the region. May take

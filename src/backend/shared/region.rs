@@ -3,7 +3,7 @@
 //! ```text
 //! header    what the region was made for; never changed once others see it               512 bytes
 //!           retired | clears | total | total is stale                                    a line each
-//! counters  64 stripes of hits | misses | oversize                                       a page
+//! counters  64 stripes of hits | misses | skips | unstorable                             a page
 //! members   the processes that have it open                                              a page
 //! controls  the control words of each shard                                              a line and another each
 //! shards    each from a page on: index, stamps, slots, chunks; no room before it is needed
@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 
 /// The number of the layout. Whoever changes one word of it, of a shard or of the codec changes this, so that other builds keep
 /// to other files.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// Up to so many entries, all are in one shard, and the order of eviction is exact.
 const EXACT: usize = 1024;
@@ -182,8 +182,10 @@ pub enum Count {
     Hit = 0,
     /// A call that ran the function.
     Miss = 1,
-    /// A call whose key or value was too large or could not be turned into bytes.
-    Oversize = 2,
+    /// A call whose value was not stored, since it or its key is too large or has no bytes.
+    Skip = 2,
+    /// A skip for another reason than size; counted beside it.
+    Unstorable = 3,
 }
 
 /// What is counted where there is no region, by one process.
@@ -191,7 +193,8 @@ pub enum Count {
 pub struct Tallies {
     hits: std::sync::atomic::AtomicU64,
     misses: std::sync::atomic::AtomicU64,
-    oversize: std::sync::atomic::AtomicU64,
+    skips: std::sync::atomic::AtomicU64,
+    unstorable: std::sync::atomic::AtomicU64,
 }
 
 impl Tallies {
@@ -199,7 +202,8 @@ impl Tallies {
         match count {
             Count::Hit => &self.hits,
             Count::Miss => &self.misses,
-            Count::Oversize => &self.oversize,
+            Count::Skip => &self.skips,
+            Count::Unstorable => &self.unstorable,
         }
     }
 
@@ -211,12 +215,17 @@ impl Tallies {
     /// What has been counted.
     pub fn counts(&self) -> Counts {
         let of = |count| self.of(count).load(Ordering::Relaxed);
-        Counts { hits: of(Count::Hit), misses: of(Count::Miss), oversize: of(Count::Oversize) }
+        Counts {
+            hits: of(Count::Hit),
+            misses: of(Count::Miss),
+            skips: of(Count::Skip),
+            unstorable: of(Count::Unstorable),
+        }
     }
 
     /// Begins anew.
     pub fn clear(&self) {
-        for count in [Count::Hit, Count::Miss, Count::Oversize] {
+        for count in [Count::Hit, Count::Miss, Count::Skip, Count::Unstorable] {
             self.of(count).store(0, Ordering::Relaxed);
         }
     }
@@ -229,8 +238,10 @@ pub struct Counts {
     pub hits: u64,
     /// Calls that ran the function.
     pub misses: u64,
-    /// Calls whose key or value was too large or could not be turned into bytes.
-    pub oversize: u64,
+    /// Calls whose value was not stored, since it or its key is too large or has no bytes.
+    pub skips: u64,
+    /// How many of those skips had another reason than size.
+    pub unstorable: u64,
 }
 
 /// What has happened to a region.
@@ -407,11 +418,12 @@ impl Region {
             && (self.members.is_some() || self.generation == fork::generation())
     }
 
-    /// Whether its file still has its name. A few calls of the system.
+    /// Whether its file still has its name, as far as can be seen: a process that has changed its root or its user may no longer
+    /// reach the file, and must not take it from those who do. A few calls of the system.
     pub fn is_in_place(&self) -> bool {
         match &self.place {
             Place::File { location, name, identity } => {
-                location.open().is_ok_and(|directory| files::is_still(&directory, name, *identity))
+                location.open().map_or(true, |directory| files::is_still(&directory, name, *identity))
             }
             Place::Memory => true,
         }
@@ -681,6 +693,11 @@ impl Region {
         Here { region: self, member: standing.member.clone() }
     }
 
+    /// Makes the next store look whether this process is still a member, as it may not be when the folder cannot be opened.
+    fn look_again(&self) {
+        self.standing.get().lock().unwrap_or_else(PoisonError::into_inner).due = 0;
+    }
+
     /// Lists this process among those that have the region open, in the place of one that has ended.
     fn enlist(&self, members: &Membership, owner: Owner) -> Option<usize> {
         let list = self.words(MEMBERS..MEMBERS + PAGE);
@@ -757,7 +774,8 @@ fn counts(map: &Map) -> Counts {
         let of = |count: Count| stripe[count as usize].load(Ordering::Relaxed);
         counts.hits = counts.hits.wrapping_add(of(Count::Hit));
         counts.misses = counts.misses.wrapping_add(of(Count::Miss));
-        counts.oversize = counts.oversize.wrapping_add(of(Count::Oversize));
+        counts.skips = counts.skips.wrapping_add(of(Count::Skip));
+        counts.unstorable = counts.unstorable.wrapping_add(of(Count::Unstorable));
     }
     counts
 }
@@ -801,9 +819,12 @@ impl Room for Floor<'_> {
         let Region { place, layout, .. } = self.region;
         let Place::File { location, name, identity } = place else { return true };
         let start = layout.start + self.number * layout.stride;
-        let extended = location.open().map_err(|_| Errno::ACCESS).and_then(|directory| {
-            files::reopen(&directory, name, *identity)?.extend(start + words.start * WORD, start + words.end * WORD)
-        });
+        let Ok(directory) = location.open() else {
+            self.region.look_again();
+            return false;
+        };
+        let extended = files::reopen(&directory, name, *identity)
+            .and_then(|file| file.extend(start + words.start * WORD, start + words.end * WORD));
         match extended {
             Ok(()) => {}
             // Its name is gone, or another file's: others have left it, or will when they look.
@@ -929,7 +950,7 @@ mod tests {
         other.count(Count::Hit);
         one.count(Count::Miss);
         one.count(Count::Miss);
-        assert_eq!(other.counts(), Counts { hits: 1, misses: 2, oversize: 0 });
+        assert_eq!(other.counts(), Counts { hits: 1, misses: 2, skips: 0, unstorable: 0 });
         other.clear(BUDGET).expect("nobody else is there");
         assert_eq!((get(&one, 1), one.len(0), one.counts()), (None, 0, Counts::default()));
     }

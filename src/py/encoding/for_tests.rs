@@ -24,7 +24,7 @@ fn too_large() -> PyErr {
 fn raise(py: Python<'_>, error: Unencoded) -> PyErr {
     match error {
         Unencoded::TooLarge => too_large(),
-        Unencoded::Unpicklable => PyTypeError::new_err("cannot be encoded"),
+        Unencoded::Unstorable(reason) => PyTypeError::new_err(format!("cannot be encoded: {reason}")),
         Unencoded::Raised(raised) => raised.fetch(py),
     }
 }

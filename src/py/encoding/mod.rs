@@ -9,6 +9,7 @@ mod structure;
 
 pub(crate) use for_tests::codec_for_tests;
 
+use super::error;
 use super::ffi::{self, Arg, Digits, Object, Raised, Text, View};
 use super::key::Parts;
 use super::names;
@@ -17,6 +18,7 @@ use crate::backend::shared::codec::{self, EncodeError, Encoder, Value};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyBool;
+use std::borrow::Cow;
 use std::ffi::CStr;
 
 /// Why there are no bytes.
@@ -24,8 +26,8 @@ use std::ffi::CStr;
 pub(crate) enum Unencoded {
     /// They would be more than there may be.
     TooLarge,
-    /// No other process could make the object again or, in a key, tell it from others.
-    Unpicklable,
+    /// No other process could make the object again or, in a key, tell it from others, for this reason.
+    Unstorable(Cow<'static, str>),
     /// Foreign code raised what is no `Exception`, but is meant to end more.
     Raised(Raised),
 }
@@ -40,17 +42,20 @@ impl From<EncodeError> for Unencoded {
     fn from(error: EncodeError) -> Self {
         match error {
             EncodeError::Oversize => Self::TooLarge,
-            EncodeError::TooDeep | EncodeError::Miscounted => Self::Unpicklable,
+            EncodeError::TooDeep | EncodeError::Miscounted => Self::TOO_DEEP,
         }
     }
 }
 
 impl Unencoded {
-    /// Drops an exception that says no more than that this cannot be encoded.
+    const TOO_DEEP: Self = Self::Unstorable(Cow::Borrowed("it is nested too deep"));
+    const NO_PICKLE: Self = Self::Unstorable(Cow::Borrowed("pickle.dumps returned no bytes"));
+
+    /// Takes an `Exception` for the reason that there are no bytes.
     fn settled(self, py: Python<'_>) -> Self {
         match self {
-            Self::Raised(raised) => match ffi::forgive(py, raised) {
-                Ok(()) => Self::Unpicklable,
+            Self::Raised(raised) => match error::forgiven(py, raised) {
+                Ok(reason) => Self::Unstorable(reason.into()),
                 Err(raised) => Self::Raised(raised),
             },
             other => other,
@@ -148,7 +153,7 @@ pub(crate) fn encode_value(py: Python<'_>, value: &Py<PyAny>, limit: u32, out: &
     }
     let pickle =
         Tools::of(py).and_then(|tools| tools.dump(py, value)).map_err(|raised| Unencoded::from(raised).settled(py))?;
-    let Some(View::Bytes(pickle)) = ffi::view(Arg::new(&pickle)) else { return Err(Unencoded::Unpicklable) };
+    let Some(View::Bytes(pickle)) = ffi::view(Arg::new(&pickle)) else { return Err(Unencoded::NO_PICKLE) };
     Ok(Encoder::for_value(out, limit).pickle(pickle)?)
 }
 
@@ -405,6 +410,15 @@ struct Tools {
 
 /// The pickles' protocol.
 const PROTOCOL: u8 = 5;
+
+/// Imports what of Python's library will be called: later, its files may be out of reach. Where they are already, what needs
+/// them is not stored.
+pub(crate) fn prepare(py: Python<'_>) -> Result<(), Raised> {
+    match Tools::of(py) {
+        Ok(_) => Ok(()),
+        Err(raised) => ffi::forgive(py, raised),
+    }
+}
 
 impl Tools {
     fn of(py: Python<'_>) -> Result<&Self, Raised> {

@@ -67,8 +67,8 @@ struct Walk<'py> {
 impl Walk<'_> {
     /// Writes any object, which may contain others to this depth.
     fn any(&self, object: Arg<'_>, depth: u8, out: &mut Vec<u8>) -> Result<(), Unencoded> {
-        let depth = depth.checked_sub(1).ok_or(Unencoded::Unpicklable)?;
-        let _level = Level::enter().ok_or(Unencoded::Unpicklable)?;
+        let depth = depth.checked_sub(1).ok_or(Unencoded::TOO_DEEP)?;
+        let _level = Level::enter().ok_or(Unencoded::TOO_DEEP)?;
         self.any_here(object, depth, out)
     }
 
@@ -107,8 +107,7 @@ impl Walk<'_> {
         } else if ffi::is_exactly::<PyDict>(object) {
             self.dict(object, depth, out)
         } else if ffi::is_exactly::<PyAny>(object) {
-            // Identity is all it has.
-            Err(Unencoded::Unpicklable)
+            Err(Unencoded::Unstorable("an instance of object is known by its identity alone".into()))
         } else if ffi::is_exactly::<PyFunction>(object) || object.bind(self.py).is_instance_of::<PyType>() {
             self.named(object, out)
         } else if let Some(fields) = (!is_exact).then(|| self.fields(object)).transpose()?.flatten() {
@@ -173,7 +172,7 @@ impl Walk<'_> {
     /// Writes what a pickle has for a class, a function or anything else that is imported by its name.
     fn named(&self, object: Arg<'_>, out: &mut Vec<u8>) -> Result<(), Unencoded> {
         let pickle = self.tools.dump(self.py, object)?;
-        let Some(View::Bytes(pickle)) = ffi::view(Arg::new(&pickle)) else { return Err(Unencoded::Unpicklable) };
+        let Some(View::Bytes(pickle)) = ffi::view(Arg::new(&pickle)) else { return Err(Unencoded::NO_PICKLE) };
         // Without the frame, which has a length.
         let body = match pickle {
             [0x80, super::PROTOCOL, 0x95, _, _, _, _, _, _, _, _, body @ ..] => body,
@@ -207,7 +206,7 @@ impl Walk<'_> {
         let parts = match ffi::view(Arg::new(&reduced)) {
             Some(View::Text(_)) => return self.named(object, out),
             Some(View::Tuple(parts)) if (2..=6).contains(&parts.len()) => parts,
-            _ => return Err(Unencoded::Unpicklable),
+            _ => return Err(Unencoded::Unstorable("__reduce_ex__ returned neither a string nor a tuple".into())),
         };
         let exactly = Walk { sameness: Sameness::Exact, ..*self };
         exactly.put(b'o', out)?;
