@@ -21,6 +21,7 @@ pub mod clock;
 pub mod flight;
 pub mod options;
 pub mod policy;
+pub mod reserve;
 pub mod stats;
 pub mod store;
 pub mod sync;

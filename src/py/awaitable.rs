@@ -324,7 +324,8 @@ unsafe extern "C" fn tp_repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: the interpreter calls this slot, so the thread is attached and the object is ours and alive.
     unsafe {
         slot(|py| {
-            let name = attribute(py, instance(object), c"__qualname__").ok().flatten();
+            let name =
+                attribute(py, instance(object), c"__qualname__").map_err(|raised| raised.fetch(py)).ok().flatten();
             let name = name.map_or_else(String::new, |name| format!(" {name}"));
             let text = format!("<warp_cache.CachedCoroutine{name} at {object:p}>");
             bridge::new_text(py, &text).map(Object::into_ptr)

@@ -5,7 +5,7 @@ use super::awaitable;
 use super::cached_function::{CachedFunction, Found, InMemory, Mode, find};
 use super::ffi::{self, Call, Object, Raised};
 use super::key::CallKey;
-use super::pending_call::PendingCall;
+use super::pending_call::{self, PendingCall};
 use crate::backend::memory::Tally;
 use pyo3::prelude::*;
 use std::convert::Infallible;
@@ -62,11 +62,20 @@ pub(crate) fn suspend<K: CallKey>(
     key: &K,
     bytes: Box<[u8]>,
 ) -> Result<Object, Raised> {
+    ffi::check_memory(py)?;
     let coroutine = call.forward(py, function.get().function())?;
-    ffi::guarded(py, || {
+    let unrun = coroutine.clone_ref(py);
+    let answered = ffi::guarded(py, || {
         let stored = key.to_key(py)?;
         let arguments = Arguments::new(py, &call.given(), &stored)?;
         let call = PendingCall::new(function.clone_ref(py).into(), arguments, stored, key.hash(), bytes, coroutine);
         awaitable::pending(py, call)
-    })?
+    })
+    .and_then(|answered| answered);
+    // The caller can't await what it does not get: the coroutine is not to complain of it.
+    answered.map_err(|raised| {
+        let error = raised.fetch(py);
+        pending_call::close_quietly(py, &unrun);
+        error.into()
+    })
 }

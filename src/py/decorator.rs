@@ -216,6 +216,7 @@ fn decorator_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
 
 /// Puts a cache of its own in front of a function.
 fn decorate_one<'py>(this: &Bound<'py, CacheDecorator>, given: Given<'_>) -> PyResult<Bound<'py, PyAny>> {
+    ffi::check_memory(this.py()).map_err(|raised| raised.fetch(this.py()))?;
     let function = method::only("CacheDecorator", &given)?;
     decorate(function.bind(this.py()), this.get().0.clone())
 }
@@ -243,6 +244,7 @@ fn finish<'py>(
     settings: Settings,
     function: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
+    ffi::check_memory(py).map_err(|raised| raised.fetch(py))?;
     if settings.options.backend == Backend::Shared {
         settings.options.check_shared()?;
     }

@@ -8,6 +8,7 @@
 
 use super::thread;
 use crate::backend::memory::Match;
+use crate::reserve;
 pub(crate) use crate::sync::FREE_THREADED;
 use pyo3::exceptions::{PyBaseException, PyDeprecationWarning, PyImportError, PySystemError, PyTypeError};
 use pyo3::ffi;
@@ -72,6 +73,19 @@ impl Raised {
     pub(crate) fn fetch(self, py: Python<'_>) -> PyErr {
         take_error(py).unwrap_or_else(|| PySystemError::new_err("an error was reported, and no exception was set"))
     }
+}
+
+/// Raises `MemoryError` where nothing that needs memory should be begun.
+#[inline(always)]
+pub(crate) fn check_memory(py: Python<'_>) -> Result<(), Raised> {
+    if reserve::is_short() { Err(no_memory(py)) } else { Ok(()) }
+}
+
+#[cold]
+fn no_memory(_: Python<'_>) -> Raised {
+    // SAFETY: the thread is attached.
+    unsafe { ffi::PyErr_NoMemory() };
+    Raised(())
 }
 
 /// Runs `body`, and tells pyo3 that the thread is attached. Only called where it is: by what the interpreter calls, and by what
@@ -406,9 +420,7 @@ pub(crate) fn guarded<R>(py: Python<'_>, body: impl FnOnce() -> R) -> Result<R, 
 fn panicked(py: Python<'_>, payload: &(dyn std::any::Any + Send)) -> Raised {
     let text = text_of(payload);
     if text == NO_OBJECT {
-        // SAFETY: the thread is attached.
-        unsafe { ffi::PyErr_NoMemory() };
-        return Raised(());
+        return no_memory(py);
     }
     Raised::new::<PanicException>(py, text)
 }
@@ -988,7 +1000,20 @@ impl ContextVar {
     }
 
     /// Sets it in the current context.
-    pub(crate) fn set(&self, _: Python<'_>, value: &Py<PyAny>) -> Result<ContextToken, Raised> {
+    pub(crate) fn set(&self, py: Python<'_>, value: &Py<PyAny>) -> Result<ContextToken, Raised> {
+        // Up to 3.13 the interpreter dies where there is memory for neither the token nor the context. So first a block of the
+        // token's size is asked for: what is given back is what the token gets.
+        if !cfg!(Py_3_14) {
+            const TOKEN: usize = 64;
+            // SAFETY: the thread is attached, and what is given back is what was got.
+            unsafe {
+                let block = ffi::PyObject_Malloc(TOKEN);
+                if block.is_null() {
+                    return Err(no_memory(py));
+                }
+                ffi::PyObject_Free(block);
+            }
+        }
         // SAFETY: the thread is attached, and this is a context variable.
         owned(unsafe { ffi::PyContextVar_Set(self.0.as_ptr(), value.as_ptr()) }).map(ContextToken)
     }

@@ -451,7 +451,12 @@ impl PendingCall {
                 let sent = step();
                 self.settle(py, entered, sent)
             }
-            Err(raised) => Err(self.fail(py, raised.fetch(py))),
+            Err(raised) => {
+                let error = raised.fetch(py);
+                // Dropped before its first step, it would complain.
+                self.close_unrun(py);
+                Err(self.fail(py, error))
+            }
         }
     }
 
@@ -633,7 +638,8 @@ impl PendingCall {
         }
     }
 
-    /// Closes the coroutine that has not run, and need not any more: dropped, it would say that nobody has awaited it.
+    /// Closes the coroutine that has not run, or must not run on: dropped, one that has not run would say that nobody has
+    /// awaited it.
     fn close_unrun(&self, py: Python<'_>) {
         let coroutine = self.state.with(py, |state| state.as_mut().and_then(|state| state.coroutine.take()));
         if let Some(coroutine) = coroutine {
@@ -763,7 +769,7 @@ fn close(py: Python<'_>, iterator: &Object) -> Result<Object, Raised> {
 }
 
 /// The same for what has not run: nothing in it can raise.
-fn close_quietly(py: Python<'_>, coroutine: &Object) {
+pub(crate) fn close_quietly(py: Python<'_>, coroutine: &Object) {
     if let Err(raised) = close(py, coroutine) {
         raised.fetch(py).write_unraisable(py, Some(coroutine.bind(py)));
     }
