@@ -25,6 +25,8 @@ pub use pyo3::Python as Token;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Token<'a>(std::marker::PhantomData<&'a ()>);
 
+#[cfg(unix)]
+pub use published::Published;
 pub use seam::Exclusive;
 
 #[cfg(all(feature = "python", not(Py_GIL_DISABLED)))]
@@ -297,6 +299,99 @@ mod seam {
         /// Lends the state for the length of a scope.
         pub fn lend(&self, _: Token<'_>) -> MutexGuard<'_, T> {
             self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+}
+
+/// With the GIL, nobody waits for anybody.
+#[cfg(all(unix, feature = "python", not(Py_GIL_DISABLED)))]
+mod published {
+    use super::{Exclusive, Token};
+    use std::sync::Arc;
+
+    /// What is read far more often than it is replaced. Readers do not wait for each other, nor for the one who replaces it.
+    #[derive(Debug)]
+    pub struct Published<T>(Exclusive<Option<Arc<T>>>);
+
+    impl<T> Published<T> {
+        /// Nothing yet.
+        pub fn empty() -> Self {
+            Self(Exclusive::new(None))
+        }
+
+        /// Lends what is published to `body`, which must not call Python.
+        #[inline(always)]
+        pub fn read<R>(&self, token: Token<'_>, body: impl FnOnce(Option<&Arc<T>>) -> R) -> R {
+            body(self.0.lend(token).as_ref())
+        }
+
+        /// Publishes `next` if `is_due` says so of what is published now. Returns what was.
+        ///
+        /// # Errors
+        /// If it is not due: what stays published.
+        pub fn replace_if(
+            &self,
+            token: Token<'_>,
+            next: Option<&Arc<T>>,
+            is_due: impl Fn(Option<&Arc<T>>) -> bool,
+        ) -> Result<Option<Arc<T>>, Option<Arc<T>>> {
+            let published = &mut *self.0.lend(token);
+            if is_due(published.as_ref()) {
+                Ok(std::mem::replace(published, next.cloned()))
+            } else {
+                Err(published.clone())
+            }
+        }
+    }
+}
+
+#[cfg(all(unix, any(not(feature = "python"), Py_GIL_DISABLED)))]
+mod published {
+    use super::Token;
+    use arc_swap::ArcSwapOption;
+    use std::sync::Arc;
+
+    /// What is read far more often than it is replaced. Readers do not wait for each other, nor for the one who replaces it.
+    #[derive(Debug)]
+    pub struct Published<T>(ArcSwapOption<T>);
+
+    impl<T> Published<T> {
+        /// Nothing yet.
+        pub fn empty() -> Self {
+            Self(ArcSwapOption::empty())
+        }
+
+        /// Lends what is published to `body`, which must not call Python.
+        #[inline(always)]
+        pub fn read<R>(&self, _: Token<'_>, body: impl FnOnce(Option<&Arc<T>>) -> R) -> R {
+            body(self.0.load().as_ref())
+        }
+
+        /// Publishes `next` if `is_due` says so of what is published now. Returns what was.
+        ///
+        /// # Errors
+        /// If it is not due: what stays published.
+        pub fn replace_if(
+            &self,
+            _: Token<'_>,
+            next: Option<&Arc<T>>,
+            is_due: impl Fn(Option<&Arc<T>>) -> bool,
+        ) -> Result<Option<Arc<T>>, Option<Arc<T>>> {
+            loop {
+                let published = self.0.load_full();
+                if !is_due(published.as_ref()) {
+                    return Err(published);
+                }
+                let before = self.0.compare_and_swap(&published, next.cloned());
+                let is_replaced = match (&*before, &published) {
+                    (Some(before), Some(published)) => Arc::ptr_eq(before, published),
+                    (None, None) => true,
+                    _ => false,
+                };
+                if is_replaced {
+                    return Ok(published);
+                }
+            }
         }
     }
 }

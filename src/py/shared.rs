@@ -300,7 +300,7 @@ impl Shared {
         if self.handle.is_retry_due()
             && let Some(region) = ffi::detached(py, || self.handle.retry())
         {
-            self.handle.replace(py, region);
+            self.handle.replace(py, &region);
         }
         Ok(())
     }

@@ -238,7 +238,7 @@ fn what_could_not_be_in_a_file_is_in_one_when_it_can() {
     store(&region, 1, 1).expect("nobody else is there");
     std::fs::remove_file(location.path()).expect("our file");
     let fresh = handle.retry().expect("a file");
-    handle.replace(Token::default(), fresh);
+    handle.replace(Token::default(), &fresh);
     let region = handle.region(Token::default()).expect("the new one");
     assert!(region.path().is_some() && region.is_empty(0) && !handle.is_retry_due());
 }

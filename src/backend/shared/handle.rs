@@ -6,7 +6,7 @@ use super::error::Error;
 use super::fork::PerProcess;
 use super::region::{Purpose, Region, Tallies};
 use crate::clock::Clock;
-use crate::sync::{Exclusive, Token};
+use crate::sync::{Published, Token};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -54,8 +54,8 @@ pub struct Handle {
     /// If it is private, the last one that was made, for this process and those that fork from it. Nobody waits for it: in a
     /// forked process a thread may have it that is not there.
     inherited: Mutex<Option<Arc<Region>>>,
-    /// The region in use. A forked process begins without one, and with a lock that no thread of its parent has.
-    open: PerProcess<Exclusive<Option<Arc<Region>>>>,
+    /// The region in use. A forked process begins without one.
+    open: PerProcess<Published<Region>>,
     give_ups: AtomicU32,
     has_warned: AtomicBool,
     is_off: AtomicBool,
@@ -77,7 +77,7 @@ impl Handle {
             purpose,
             is_private: false,
             inherited: Mutex::new(None),
-            open: PerProcess::new(|| Exclusive::new(None)),
+            open: PerProcess::new(Published::empty),
             give_ups: AtomicU32::new(0),
             has_warned: AtomicBool::new(false),
             is_off: AtomicBool::new(false),
@@ -101,17 +101,15 @@ impl Handle {
     /// Lends the region, if it is open and may be used. `read` must not run foreign code.
     #[inline(always)]
     pub fn with<R>(&self, token: Token<'_>, read: impl FnOnce(&Region) -> R) -> Option<R> {
-        let open = &*self.open.get().lend(token);
-        match open {
+        self.open.get().read(token, |open| match open {
             Some(region) if region.is_current() => Some(read(region)),
             _ => None,
-        }
+        })
     }
 
     /// The region, if it is open and may be used.
     pub fn region(&self, token: Token<'_>) -> Option<Arc<Region>> {
-        let open = &*self.open.get().lend(token);
-        open.as_ref().filter(|region| region.is_current()).map(Arc::clone)
+        self.open.get().read(token, |open| open.filter(|region| region.is_current()).map(Arc::clone))
     }
 
     /// Opens the region, in a file if there can be one; `None` if there can be none at all. May take seconds: not to be called
@@ -193,9 +191,8 @@ impl Handle {
     }
 
     /// Uses another region from now on.
-    pub fn replace(&self, token: Token<'_>, region: Arc<Region>) {
-        let before = self.open.get().lend(token).replace(region);
-        drop(before);
+    pub fn replace(&self, token: Token<'_>, region: &Arc<Region>) {
+        drop(self.open.get().replace_if(token, Some(region), |_| true));
     }
 
     /// Whether there can be no region, and it is not time to look again if there can be one.
@@ -210,16 +207,12 @@ impl Handle {
 
     /// Uses a region from now on, unless another one may be used by now, which is returned then.
     pub fn settle(&self, token: Token<'_>, region: Arc<Region>) -> Arc<Region> {
-        let before = {
-            let open = &mut *self.open.get().lend(token);
-            match open {
-                Some(other) if other.is_current() => return Arc::clone(other),
-                _ => open.replace(Arc::clone(&region)),
-            }
-        };
-        // Not while it is lent: unmapping takes time.
-        drop(before);
-        region
+        let is_due = |open: Option<&Arc<Region>>| open.is_none_or(|open| !open.is_current());
+        match self.open.get().replace_if(token, Some(&region), is_due) {
+            Err(Some(other)) => other,
+            // What was open before goes here, after the loan: unmapping takes time.
+            _ => region,
+        }
     }
 
     /// Leaves the region if this process can no longer be a member of it, as when it has become another user's, and says whether
@@ -228,11 +221,8 @@ impl Handle {
         if region.attend() {
             return false;
         }
-        let left = {
-            let open = &mut *self.open.get().lend(token);
-            if open.as_ref().is_some_and(|open| std::ptr::eq(&raw const **open, region)) { open.take() } else { None }
-        };
-        drop(left);
+        let is_it = |open: Option<&Arc<Region>>| open.is_some_and(|open| std::ptr::eq(&raw const **open, region));
+        drop(self.open.get().replace_if(token, None, is_it));
         true
     }
 
