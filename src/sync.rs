@@ -235,6 +235,23 @@ fn is_own(object: &pyo3::ffi::PyObject) -> bool {
     this != 0 && object.ob_tid == this
 }
 
+/// Spares threads that call the same object the contention on its reference count. Such an object dies at a garbage collection,
+/// no longer with its last reference. Without effect with the GIL.
+#[cfg(feature = "python")]
+pub(crate) fn count_lazily(object: &pyo3::Bound<'_, pyo3::PyAny>) {
+    #[cfg(all(Py_GIL_DISABLED, Py_3_14))]
+    {
+        unsafe extern "C" {
+            /// Exported from 3.14 on, and not declared by pyo3.
+            fn PyUnstable_Object_EnableDeferredRefcount(object: *mut pyo3::ffi::PyObject) -> std::ffi::c_int;
+        }
+        // SAFETY: the thread is attached, and the object alive. It says no where the object cannot be counted so.
+        let _ = unsafe { PyUnstable_Object_EnableDeferredRefcount(object.as_ptr()) };
+    }
+    #[cfg(not(all(Py_GIL_DISABLED, Py_3_14)))]
+    let _ = object;
+}
+
 /// A static of which every thread that can run at the same time has its own: with the GIL one, without it one a thread.
 #[cfg(feature = "python")]
 macro_rules! each_thread {

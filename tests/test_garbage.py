@@ -198,6 +198,20 @@ def counts(objects):
 
 
 @every
+def test_a_nested_function_dies_with_its_last_reference_and_any_other_at_the_next_collection(decorator):
+    inner, names = decorator(lambda x: x), {"decorator": decorator}
+    exec("@decorator\ndef outer(x): return x", names)
+    outer = names.pop("outer")
+    inner(1), outer(1)
+    of_inner, of_outer = weakref.ref(inner), weakref.ref(outer)
+    del inner
+    assert of_inner() is None
+    del outer
+    gc.collect()
+    assert of_outer() is None
+
+
+@every
 def test_reference_counts_return_to_where_they_were(decorator):
     keys = [Counted(number) for number in range(10)]
     twins = [Counted(number) for number in range(10)]

@@ -19,6 +19,7 @@ use super::shared_calls::{SharedCoroutines, SharedValues};
 use super::{decorator, info, names, thread};
 use crate::backend::memory::{Lookup, Tally};
 use crate::options::{Backend, Naming, Options, Version};
+use crate::sync;
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi::METH_CLASS;
@@ -362,6 +363,9 @@ impl CachedFunction {
         let kind = cached_function_type(py)?;
         let wrapper = method::adopt(ffi::without_collection(py, || Bound::new(py, state))?, kind);
         carry_metadata(&wrapper, function)?;
+        if is_long_lived(function)? {
+            sync::count_lazily(&wrapper);
+        }
         Ok(wrapper)
     }
 
@@ -705,6 +709,14 @@ pub(crate) fn inspect_mark(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
         marked.getattr("_is_coroutine_marker").map(Bound::unbind)
     })?;
     Ok(mark.bind(py))
+}
+
+/// Whether a function is no inner one, which each run of the outer one would make anew. CPython goes by the same line.
+fn is_long_lived(function: &Bound<'_, PyAny>) -> PyResult<bool> {
+    const NESTED: u32 = 0x10;
+    let Ok(function) = function.cast::<PyFunction>() else { return Ok(false) };
+    let flags: u32 = function.getattr("__code__")?.getattr("co_flags")?.extract()?;
+    Ok(flags & NESTED == 0)
 }
 
 /// Makes the wrapper look like the function, as `functools.update_wrapper` does.
