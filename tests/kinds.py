@@ -38,7 +38,7 @@ def as_coroutine_function(function):
         return Asynchronous(function)
     namespace = {"_function_": function}
     exec(definition(function.__code__), namespace)
-    twin = namespace.pop("twin")
+    twin = namespace.pop("make")()
     attributes = [*functools.WRAPPER_ASSIGNMENTS, "__defaults__", "__kwdefaults__"]
     functools.update_wrapper(twin, function, attributes, updated=())
     twin.__dict__ = dict(function.__dict__)
@@ -47,12 +47,15 @@ def as_coroutine_function(function):
 
 @functools.cache
 def definition(code):
-    """The code that defines a coroutine function with the parameters of the function of `code`, which it calls."""
+    """The code of a function `make`, which makes a coroutine function that calls the function of `code`.
+
+    It is nested so that it dies with its last reference on free-threaded builds, too."""
     cells = tuple(types.CellType() for _ in code.co_freevars)
     signature = inspect.signature(types.FunctionType(code, {}, closure=cells))
     parameters = signature.parameters.values()
     passed = ", ".join(f"{each}={each}" if each.kind is each.KEYWORD_ONLY else str(each) for each in parameters)
-    return compile(f"async def twin{signature}: return _function_({passed})", __file__, "exec")
+    source = f"def make():\n  async def twin{signature}: return _function_({passed})\n  return twin"
+    return compile(source, __file__, "exec")
 
 
 class Driven:

@@ -121,9 +121,16 @@ impl Signal {
     /// Wakes the sleeper. If its loop has been closed it never wakes, and nobody else is to suffer for it.
     pub(crate) fn wake(&self, py: Python<'_>, here: Option<&EventLoop>) {
         let is_here = here.is_some_and(|here| here.address() == self.event_loop.address());
+        if self.try_to_wake(py, is_here).is_err() {
+            // Memory that was short may be there again. Nobody else would wake the sleeper.
+            drop(self.try_to_wake(py, is_here));
+        }
+    }
+
+    fn try_to_wake(&self, py: Python<'_>, is_here: bool) -> PyResult<()> {
         let event_loop = self.event_loop.object.bind(py);
         let object = self.object.bind(py);
-        let woken = match (self.event_loop.kind, is_here) {
+        match (self.event_loop.kind, is_here) {
             (Kind::Asyncio, true) => wake_future(object),
             (Kind::Trio, true) => object.call_method0(intern!(py, "set")).map(drop),
             (Kind::Asyncio, false) => wake_future_function(py)
@@ -133,8 +140,7 @@ impl Signal {
                 .getattr(intern!(py, "set"))
                 .and_then(|set| event_loop.call_method1(intern!(py, "run_sync_soon"), (set,)))
                 .map(drop),
-        };
-        drop(woken);
+        }
     }
 
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
