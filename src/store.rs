@@ -224,20 +224,28 @@ impl<K, V> Store<K, V> {
     /// else the policy's victim. If there is no room and no victim, or no memory, what leaves is the newcomer.
     #[inline(always)]
     pub fn insert(&mut self, hash: u64, key: K, value: V) -> Option<Entry<K, V>> {
-        let newcomer = Entry { key, value };
+        let mut place = Some(Entry { key, value });
+        self.exchange(hash, &mut place);
+        place
+    }
+
+    /// The same for the entry in `place`, where what leaves is afterwards. An entry that was made a moment ago is not moved on
+    /// the way, which would have to wait for its parts.
+    #[inline(always)]
+    pub fn exchange(&mut self, hash: u64, place: &mut Option<Entry<K, V>>) {
         let nodes = &self.nodes;
         if self.index.try_reserve(1, |slot| nodes[slot.index()].hash).is_err() {
-            return Some(newcomer);
+            return;
         }
         if self.len() < self.capacity {
-            let Some(slot) = self.vacate() else { return Some(newcomer) };
+            let Some(slot) = self.vacate() else { return };
             self.policy.insert(slot);
-            return self.fill(slot, hash, newcomer);
+            return self.fill(slot, hash, place);
         }
-        let Some(slot) = self.next_to_go() else { return Some(newcomer) };
+        let Some(slot) = self.next_to_go() else { return };
         self.policy.reuse(slot);
         self.unindex(slot);
-        self.fill(slot, hash, newcomer)
+        self.fill(slot, hash, place);
     }
 
     /// The slot to evict from: of an expired entry, else the policy's victim.
@@ -249,12 +257,13 @@ impl<K, V> Store<K, V> {
         }
     }
 
-    /// Puts an entry into a slot that the policy knows and the index does not, and returns the one that was left there.
+    /// Puts the entry in `place` into a slot that the policy knows and the index does not, and the one that was left there into
+    /// `place`.
     #[inline(always)]
-    fn fill(&mut self, slot: Slot, hash: u64, entry: Entry<K, V>) -> Option<Entry<K, V>> {
+    fn fill(&mut self, slot: Slot, hash: u64, place: &mut Option<Entry<K, V>>) {
         let node = &mut self.nodes[slot.index()];
         node.hash = hash;
-        let left = node.entry.replace(entry);
+        std::mem::swap(&mut node.entry, place);
         let nodes = &self.nodes;
         self.index.insert_unique(hash, slot, |slot| nodes[slot.index()].hash);
         self.remember(hash, slot);
@@ -262,7 +271,6 @@ impl<K, V> Store<K, V> {
             expiry.insert(slot);
         }
         self.generation += 1;
-        left
     }
 
     /// Takes a slot out of the index and of the order of expiry. Its entry stays in it.

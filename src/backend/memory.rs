@@ -188,8 +188,8 @@ impl<K, V> Memory<K, V> {
         self.state.with(token, |state| state.stats.misses += 1);
     }
 
-    /// Stores the value that was computed after a miss at `generation`, and returns what had to leave. If the store has
-    /// changed since, the entry comes back as the error, for [`Memory::keep_late`]. Runs no foreign code.
+    /// Stores the entry in `place`, which was computed after a miss at `generation`. What had to leave is there afterwards. False if
+    /// the store has changed since: then the entry stays where it is, for [`Memory::keep_late`]. Runs no foreign code.
     ///
     /// `is_wanted` is asked when nobody else can change the store: where it says no, the newcomer itself is what leaves.
     #[inline(always)]
@@ -198,18 +198,18 @@ impl<K, V> Memory<K, V> {
         token: Token<'_>,
         hash: u64,
         generation: u64,
-        key: K,
-        value: V,
+        place: &mut Option<Entry<K, V>>,
         is_wanted: impl Fn() -> bool,
-    ) -> Result<Option<Entry<K, V>>, Entry<K, V>> {
+    ) -> bool {
         let state = &mut *self.state.lend(token);
         if !is_wanted() {
-            return Ok(Some(Entry { key, value }));
+            return true;
         }
         if state.store.generation() != generation {
-            return Err(Entry { key, value });
+            return false;
         }
-        Ok(state.store.insert(hash, key, value))
+        state.store.exchange(hash, place);
+        true
     }
 
     /// The same when the store has changed since the miss. If the key has been stored meanwhile, a bounded cache keeps the
@@ -431,9 +431,9 @@ mod tests {
     }
 
     fn keep(memory: &Memory<u32, u32>, query: &Doubtful<'_>, value: u32) {
-        let late = memory
-            .keep(Token::default(), query.hash(), u64::MAX, query.number, value, || true)
-            .expect_err("no such generation");
+        let mut place = Some(Entry { key: query.number, value });
+        assert!(!memory.keep(Token::default(), query.hash(), u64::MAX, &mut place, || true), "no such generation");
+        let late = place.expect("it stays");
         let _ = memory.keep_late(Token::default(), query, late, || true).expect("no key raises here");
     }
 

@@ -16,6 +16,9 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 
+/// An entry as the memory of this process has it.
+pub(crate) type StoredEntry = Entry<Key, Object>;
+
 /// Which of the two decorators made a cache, and so which promise it keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flavour {
@@ -131,24 +134,24 @@ impl Cache {
         self.options.single_flight.unwrap_or(self.flights.is_some())
     }
 
-    /// Stores a value that was computed after a miss at `generation`, unless it is no longer wanted, and drops what had to
-    /// leave. `hash` is that of the key as a query. Raises what comparing keys raises.
+    /// Stores the entry in `place`, which was computed after a miss at `generation`, unless it is no longer wanted, and drops what
+    /// had to leave. `hash` is that of the key as a query. Raises what comparing keys raises.
     #[inline(always)]
     pub(crate) fn keep(
         &self,
         py: Python<'_>,
         hash: u64,
         generation: u64,
-        key: Key,
-        value: Object,
+        place: &mut Option<StoredEntry>,
         is_wanted: impl Fn() -> bool,
     ) -> Result<(), Raised> {
         if reserve::is_short() {
             return Ok(());
         }
-        match ffi::guarded(py, || self.memory.keep(py, hash, generation, key, value, &is_wanted))? {
-            Ok(evicted) => drop(evicted),
-            Err(late) => self.keep_late(py, hash, late, is_wanted)?,
+        if ffi::guarded(py, || self.memory.keep(py, hash, generation, place, &is_wanted))? {
+            *place = None;
+        } else if let Some(late) = place.take() {
+            self.keep_late(py, hash, late, is_wanted)?;
         }
         if self.options.ttl.is_some() {
             // One more than the one whose place was needed, so that expired entries leave faster than others come.
@@ -163,7 +166,7 @@ impl Cache {
         &self,
         py: Python<'_>,
         hash: u64,
-        late: Entry<Key, Object>,
+        late: StoredEntry,
         is_wanted: impl Fn() -> bool,
     ) -> Result<(), Raised> {
         let key = late.key.clone_ref(py);

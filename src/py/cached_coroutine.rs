@@ -8,7 +8,6 @@ use super::key::CallKey;
 use super::pending_call::{self, PendingCall};
 use crate::backend::memory::Tally;
 use pyo3::prelude::*;
-use std::convert::Infallible;
 
 /// The function is a coroutine function: what is cached is what its coroutine returns.
 #[derive(Debug)]
@@ -19,7 +18,7 @@ impl Mode for Coroutines {
     const TALLY: Tally = Tally::Hits;
 
     /// A call that misses is answered by an awaitable, too.
-    type Missed = Infallible;
+    type Missed = ();
 
     #[inline(always)]
     fn find<K: CallKey>(
@@ -27,12 +26,13 @@ impl Mode for Coroutines {
         py: Python<'_>,
         call: Call<'_>,
         key: &K,
-    ) -> Result<Found<Infallible>, Raised> {
-        find::<Self, K>(this, py, call, key)
+        (): &mut (),
+    ) -> Result<Found, Raised> {
+        find::<Self, K>(this, py, call, key, &mut ())
     }
 
-    fn compute(_: &Py<CachedFunction>, _: Python<'_>, _: Call<'_>, missed: Infallible) -> Result<Object, Raised> {
-        match missed {}
+    fn compute(_: &Py<CachedFunction>, _: Python<'_>, _: Call<'_>, (): &mut ()) -> Result<Object, Raised> {
+        unreachable!("a call that misses is answered")
     }
 }
 
@@ -49,7 +49,8 @@ impl InMemory for Coroutines {
         call: Call<'_>,
         key: &K,
         _: u64,
-    ) -> Result<Found<Infallible>, Raised> {
+        (): &mut (),
+    ) -> Result<Found, Raised> {
         suspend(function, py, call, key, Box::default()).map(Found::Answer)
     }
 }

@@ -6,18 +6,18 @@
 #![allow(clippy::doc_markdown, reason = "help() shows these texts as they stand")]
 
 use super::async_flight::Flights;
-use super::cache::{Cache, Contains, Flavour, Invalidate, Settings, WithKey};
+use super::cache::{Cache, Contains, Flavour, Invalidate, Settings, StoredEntry, WithKey};
 use super::cached_coroutine::Coroutines;
 use super::error::{exception, name_of, shown};
 use super::ffi::{self, Arg, Call, Entrance, Entry, Given, Object, Raised};
-use super::key::{CallKey, Key, Lone, Pair, Several};
+use super::key::{CallKey, Lone, Pair, Several};
 use super::method::{self, Behaviour, methods};
 use super::parameters::Unfit;
 use super::shared::Shared;
 #[cfg(unix)]
 use super::shared_calls::{SharedCoroutines, SharedValues};
 use super::{decorator, info, names, thread};
-use crate::backend::memory::{Lookup, Tally};
+use crate::backend::memory::{Lookup, Query, Tally};
 use crate::options::{Backend, Naming, Options, Version};
 use crate::sync;
 use pyo3::PyTraverseError;
@@ -68,20 +68,30 @@ enum PassesFor {
 }
 
 /// What kind of function is cached.
-pub(crate) trait Mode: 'static {
+pub(crate) trait Mode: Sized + 'static {
     /// What looking a call's key up counts.
     const TALLY: Tally;
 
-    /// What a miss leaves to be computed.
-    type Missed;
+    /// What a miss leaves to be computed; by default, nothing.
+    type Missed: Default;
 
-    /// Looks the key up.
+    /// Looks the key up. A miss puts into `missed` what [`Mode::compute`] needs.
     fn find<K: CallKey>(
         function: &Py<CachedFunction>,
         py: Python<'_>,
         call: Call<'_>,
         key: &K,
-    ) -> Result<Found<Self::Missed>, Raised>;
+        missed: &mut Self::Missed,
+    ) -> Result<Found, Raised>;
+
+    /// Answers a call whose only argument is its key. Such a key takes so little of the stack that it may stay there while the
+    /// function runs.
+    #[inline(always)]
+    fn answer(function: &Py<CachedFunction>, py: Python<'_>, call: Call<'_>, key: &Lone<'_>) -> Result<Object, Raised> {
+        let mut missed = Self::Missed::default();
+        let found = Self::find(function, py, call, key, &mut missed)?;
+        settle::<Self>(function, py, call, found, &mut missed)
+    }
 
     /// Compute → keep → return. Called when all that made the key has left the stack, so that a function that calls itself can do
     /// so as often as it could without a cache.
@@ -89,16 +99,16 @@ pub(crate) trait Mode: 'static {
         function: &Py<CachedFunction>,
         py: Python<'_>,
         call: Call<'_>,
-        missed: Self::Missed,
+        missed: &mut Self::Missed,
     ) -> Result<Object, Raised>;
 }
 
 /// What a look-up comes to.
-pub(crate) enum Found<M> {
+pub(crate) enum Found {
     /// What the call returns.
     Answer(Object),
     /// Nothing is stored.
-    Miss(M),
+    Miss,
     /// The function takes no such arguments.
     Unfit,
 }
@@ -115,17 +125,22 @@ pub(crate) trait InMemory: Mode {
         call: Call<'_>,
         key: &K,
         generation: u64,
-    ) -> Result<Found<Self::Missed>, Raised>;
+        missed: &mut Self::Missed,
+    ) -> Result<Found, Raised>;
 }
 
 /// The function is a plain one: what is cached is what it returns.
 #[derive(Debug)]
 pub(crate) struct Values;
 
-/// The key of a call that missed, when the store was of that generation.
+/// What a call that missed is to store. The entry is made once and never moved: a move of it, soon after it was written,
+/// takes a tenth of the time of a miss.
+#[derive(Default)]
 pub(crate) struct Missed {
-    key: Key,
+    /// The key, with `None` for a value that is not there yet.
+    place: Option<StoredEntry>,
     hash: u64,
+    /// That of the store when the call missed.
     generation: u64,
 }
 
@@ -140,8 +155,18 @@ impl Mode for Values {
         py: Python<'_>,
         call: Call<'_>,
         key: &K,
-    ) -> Result<Found<Missed>, Raised> {
-        find::<Self, K>(this, py, call, key)
+        missed: &mut Missed,
+    ) -> Result<Found, Raised> {
+        find::<Self, K>(this, py, call, key, missed)
+    }
+
+    #[inline(always)]
+    fn answer(this: &Py<CachedFunction>, py: Python<'_>, call: Call<'_>, key: &Lone<'_>) -> Result<Object, Raised> {
+        match this.get().cache.memory.look_up(py, key, Self::TALLY, |value| value.clone_ref(py)) {
+            Some(Lookup::Hit(value)) => Ok(value),
+            Some(Lookup::Miss { generation }) => compute_lone(this, py, call, key, generation),
+            None => answer_asking(this, py, call, key),
+        }
     }
 
     #[inline(never)]
@@ -149,12 +174,14 @@ impl Mode for Values {
         function: &Py<CachedFunction>,
         py: Python<'_>,
         call: Call<'_>,
-        missed: Missed,
+        missed: &mut Missed,
     ) -> Result<Object, Raised> {
         let this = function.get();
         let value = call.forward(py, &this.function)?;
-        let Missed { key, hash, generation } = missed;
-        this.cache.keep(py, hash, generation, key, value.clone_ref(py), || true)?;
+        if let Some(entry) = &mut missed.place {
+            entry.value = value.clone_ref(py);
+        }
+        this.cache.keep(py, missed.hash, missed.generation, &mut missed.place, || true)?;
         Ok(value)
     }
 }
@@ -165,16 +192,43 @@ impl InMemory for Values {
         Ok(value)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn miss<K: CallKey>(
         _: &Py<CachedFunction>,
         py: Python<'_>,
         _: Call<'_>,
         key: &K,
         generation: u64,
-    ) -> Result<Found<Missed>, Raised> {
-        Ok(Found::Miss(Missed { key: key.to_key(py)?, hash: key.hash(), generation }))
+        missed: &mut Missed,
+    ) -> Result<Found, Raised> {
+        missed.place = Some(StoredEntry { key: key.to_key(py)?, value: py.None().into() });
+        (missed.hash, missed.generation) = (key.hash(), generation);
+        Ok(Found::Miss)
     }
+}
+
+/// [`Mode::compute`] for a call whose only argument is its key.
+#[inline(never)]
+fn compute_lone(
+    this: &Py<CachedFunction>,
+    py: Python<'_>,
+    call: Call<'_>,
+    key: &Lone<'_>,
+    generation: u64,
+) -> Result<Object, Raised> {
+    let this = this.get();
+    let value = call.forward(py, &this.function)?;
+    let mut place = Some(StoredEntry { key: key.to_key(py)?, value: value.clone_ref(py) });
+    this.cache.keep(py, key.hash(), generation, &mut place, || true)?;
+    Ok(value)
+}
+
+#[cold]
+#[inline(never)]
+fn answer_asking(this: &Py<CachedFunction>, py: Python<'_>, call: Call<'_>, key: &Lone<'_>) -> Result<Object, Raised> {
+    let mut missed = Missed::default();
+    let found = find_asking::<Values, _>(this, py, call, key, &mut missed)?;
+    settle::<Values>(this, py, call, found, &mut missed)
 }
 
 /// Answers from the cache.
@@ -186,18 +240,32 @@ impl<M: Mode> Entrance for Caching<M> {
     #[inline(always)]
     fn call(this: &Py<CachedFunction>, py: Python<'_>, call: Call<'_>) -> Result<Object, Raised> {
         let cache = &this.get().cache;
-        let found = if let (Some(value), true) = (call.lone(), cache.lone_is_key) {
-            M::find(this, py, call, &Lone::new(value, cache.rules)?)?
-        } else if let Some(values) = call.unnamed(cache.in_order) {
-            find_in_order::<M>(this, py, call, values)?
-        } else {
-            find_with_any::<M>(this, py, call)?
-        };
-        match found {
-            Found::Answer(value) => Ok(value),
-            Found::Miss(missed) => M::compute(this, py, call, missed),
-            Found::Unfit => refuse::<M>(this, py, call),
+        if let (Some(value), true) = (call.lone(), cache.lone_is_key) {
+            return M::answer(this, py, call, &Lone::new(value, cache.rules)?);
         }
+        let mut missed = M::Missed::default();
+        let found = if let Some(values) = call.unnamed(cache.in_order) {
+            find_in_order::<M>(this, py, call, values, &mut missed)?
+        } else {
+            find_with_any::<M>(this, py, call, &mut missed)?
+        };
+        settle::<M>(this, py, call, found, &mut missed)
+    }
+}
+
+/// Makes an answer of what a look-up came to.
+#[inline(always)]
+fn settle<M: Mode>(
+    this: &Py<CachedFunction>,
+    py: Python<'_>,
+    call: Call<'_>,
+    found: Found,
+    missed: &mut M::Missed,
+) -> Result<Object, Raised> {
+    match found {
+        Found::Answer(value) => Ok(value),
+        Found::Miss => M::compute(this, py, call, missed),
+        Found::Unfit => refuse::<M>(this, py, call),
     }
 }
 
@@ -230,16 +298,17 @@ fn find_in_order<M: Mode>(
     py: Python<'_>,
     call: Call<'_>,
     values: &[Arg<'_>],
-) -> Result<Found<M::Missed>, Raised> {
+    missed: &mut M::Missed,
+) -> Result<Found, Raised> {
     let rules = this.get().cache.rules;
     if let Ok(values) = values.try_into() {
-        return M::find(this, py, call, &Pair::new(values, rules)?);
+        return M::find(this, py, call, &Pair::new(values, rules)?, missed);
     }
     if values.is_empty() {
         // The same as below, with nothing left to compute.
-        return M::find(this, py, call, &Several::unnamed(&[], rules)?);
+        return M::find(this, py, call, &Several::unnamed(&[], rules)?, missed);
     }
-    M::find(this, py, call, &Several::unnamed(values, rules)?)
+    M::find(this, py, call, &Several::unnamed(values, rules)?, missed)
 }
 
 #[inline(never)]
@@ -247,16 +316,17 @@ fn find_with_any<M: Mode>(
     this: &Py<CachedFunction>,
     py: Python<'_>,
     call: Call<'_>,
-) -> Result<Found<M::Missed>, Raised> {
+    missed: &mut M::Missed,
+) -> Result<Found, Raised> {
     let given = call.given();
     let cache = &this.get().cache;
     if cache.parameters.as_ref().is_some_and(|parameters| parameters.stand_in_order(&given)) {
         return match *given.values {
-            [value] => M::find(this, py, call, &Lone::new(value, cache.rules)?),
-            _ => find_in_order::<M>(this, py, call, given.values),
+            [value] => M::find(this, py, call, &Lone::new(value, cache.rules)?, missed),
+            _ => find_in_order::<M>(this, py, call, given.values, missed),
         };
     }
-    find_out_of_order::<M>(this, py, call, given)
+    find_out_of_order::<M>(this, py, call, given, missed)
 }
 
 #[inline(never)]
@@ -265,9 +335,10 @@ fn find_out_of_order<M: Mode>(
     py: Python<'_>,
     call: Call<'_>,
     given: Given<'_>,
-) -> Result<Found<M::Missed>, Raised> {
+    missed: &mut M::Missed,
+) -> Result<Found, Raised> {
     let cache = &this.get().cache;
-    match cache.with_key(given, Find { function: this, py, call, mode: PhantomData::<M> }) {
+    match cache.with_key(given, Find::<M> { function: this, py, call, missed }) {
         Ok(found) => Ok(found),
         Err(Unfit::Raised(raised)) => Err(raised),
         Err(Unfit::Mismatch) => Ok(Found::Unfit),
@@ -281,11 +352,12 @@ pub(crate) fn find<M: InMemory, K: CallKey>(
     py: Python<'_>,
     call: Call<'_>,
     key: &K,
-) -> Result<Found<M::Missed>, Raised> {
+    missed: &mut M::Missed,
+) -> Result<Found, Raised> {
     match this.get().cache.memory.look_up(py, key, M::TALLY, |value| value.clone_ref(py)) {
         Some(Lookup::Hit(value)) => M::hit(py, value).map(Found::Answer),
-        Some(Lookup::Miss { generation }) => M::miss(this, py, call, key, generation),
-        None => find_asking::<M, K>(this, py, call, key),
+        Some(Lookup::Miss { generation }) => M::miss(this, py, call, key, generation, missed),
+        None => find_asking::<M, K>(this, py, call, key, missed),
     }
 }
 
@@ -296,27 +368,28 @@ fn find_asking<M: InMemory, K: CallKey>(
     py: Python<'_>,
     call: Call<'_>,
     key: &K,
-) -> Result<Found<M::Missed>, Raised> {
+    missed: &mut M::Missed,
+) -> Result<Found, Raised> {
     match this.get().cache.memory.look_up_asking(py, key, M::TALLY, |value| value.clone_ref(py))? {
         Lookup::Hit(value) => M::hit(py, value).map(Found::Answer),
-        Lookup::Miss { generation } => M::miss(this, py, call, key, generation),
+        Lookup::Miss { generation } => M::miss(this, py, call, key, generation, missed),
     }
 }
 
 /// What a call does with its key.
-struct Find<'a, 'py, M> {
+struct Find<'a, 'py, M: Mode> {
     function: &'a Py<CachedFunction>,
     py: Python<'py>,
     call: Call<'a>,
-    mode: PhantomData<M>,
+    missed: &'a mut M::Missed,
 }
 
 impl<M: Mode> WithKey for Find<'_, '_, M> {
-    type Output = Found<M::Missed>;
+    type Output = Found;
 
     #[inline(always)]
     fn run<K: CallKey>(self, key: &K) -> Result<Self::Output, Raised> {
-        M::find(self.function, self.py, self.call, key)
+        M::find(self.function, self.py, self.call, key, self.missed)
     }
 }
 

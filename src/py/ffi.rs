@@ -303,9 +303,14 @@ impl<'a> Call<'a> {
         let function = function.as_ptr();
         // SAFETY: the array, its length and the names are those that the caller vouches for until this call ends. What the
         // function's own slot holds is called as `PyObject_Vectorcall` would call it.
-        one_deeper(py, || unsafe {
-            owned(python::vectorcall_of(function)(function, self.args, self.nargsf, self.kwnames))
-        })
+        let call = || unsafe { owned(python::vectorcall_of(function)(function, self.args, self.nargsf, self.kwnames)) };
+        // From 3.12 on, a function of Python counts against a limit for C code, and itself.
+        // SAFETY: the function is alive.
+        if cfg!(Py_3_12) && unsafe { ffi::Py_TYPE(function) } == &raw mut ffi::PyFunction_Type {
+            thread::check_stack(py)?;
+            return call();
+        }
+        one_deeper(py, call)
     }
 }
 
@@ -516,11 +521,23 @@ mod python {
         // others meanwhile, every one may be the last.
         unsafe {
             if FREE_THREADED || ffi::Py_REFCNT(object) == 1 {
-                thread::prepare(Python::assume_attached());
-                ffi::Py_DecRef(object);
+                release_last(object);
             } else {
                 ffi::Py_DECREF(object);
             }
+        }
+    }
+
+    /// The same for what may be the last reference. Not inline, so that what drops references is.
+    ///
+    /// # Safety
+    /// As above.
+    #[inline(never)]
+    unsafe fn release_last(object: *mut ffi::PyObject) {
+        // SAFETY: as the caller says.
+        unsafe {
+            thread::prepare(Python::assume_attached());
+            ffi::Py_DECREF(object);
         }
     }
 }

@@ -23,6 +23,7 @@ use super::key::{Key, Stored};
 use super::names;
 use crate::backend::memory::Lookup;
 use crate::flight::{Missed, Ticket, Turn};
+use crate::store::Entry;
 use crate::sync::Exclusive;
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyException, PyRuntimeError, PyStopIteration, PyTypeError, PyValueError};
@@ -563,8 +564,8 @@ impl PendingCall {
                 if let Some(shared) = &cache.shared {
                     shared.keep_of(py, &self.bytes, &value, generation, || !flight.is_stale())
                 } else {
-                    let key = self.key.clone_ref(py);
-                    cache.keep(py, self.hash, generation, key, value.clone_ref(py), || !flight.is_stale())
+                    let mut place = Some(Entry { key: self.key.clone_ref(py), value: value.clone_ref(py) });
+                    cache.keep(py, self.hash, generation, &mut place, || !flight.is_stale())
                 }
             }
             _ => Ok(()),

@@ -8,7 +8,6 @@ use super::key::CallKey;
 use super::shared::{Quick, Scratch, Shared};
 use crate::backend::memory::{Lookup, Tally};
 use pyo3::prelude::*;
-use std::convert::Infallible;
 
 /// The function is a plain one.
 #[derive(Debug)]
@@ -18,7 +17,7 @@ impl Mode for SharedValues {
     const TALLY: Tally = Tally::All;
 
     /// What has the key's bytes.
-    type Missed = Scratch;
+    type Missed = Option<Scratch>;
 
     #[inline(always)]
     fn find<K: CallKey>(
@@ -26,21 +25,32 @@ impl Mode for SharedValues {
         py: Python<'_>,
         _: Call<'_>,
         key: &K,
-    ) -> Result<Found<Scratch>, Raised> {
+        missed: &mut Option<Scratch>,
+    ) -> Result<Found, Raised> {
         let mut scratch = Scratch::take(py);
         match look_up(this, py, key, Self::TALLY, &mut scratch)? {
             Lookup::Hit(value) => {
                 scratch.leave(py);
                 Ok(Found::Answer(value))
             }
-            Lookup::Miss { .. } => Ok(Found::Miss(scratch)),
+            Lookup::Miss { .. } => {
+                *missed = Some(scratch);
+                Ok(Found::Miss)
+            }
         }
     }
 
     #[inline(never)]
-    fn compute(this: &Py<CachedFunction>, py: Python<'_>, call: Call<'_>, scratch: Scratch) -> Result<Object, Raised> {
+    fn compute(
+        this: &Py<CachedFunction>,
+        py: Python<'_>,
+        call: Call<'_>,
+        missed: &mut Option<Scratch>,
+    ) -> Result<Object, Raised> {
         let value = call.forward(py, this.get().function())?;
-        keep(this, py, scratch, &value)?;
+        if let Some(scratch) = missed.take() {
+            keep(this, py, scratch, &value)?;
+        }
         Ok(value)
     }
 }
@@ -62,7 +72,7 @@ impl Mode for SharedCoroutines {
     const TALLY: Tally = Tally::Hits;
 
     /// A call that misses is answered by an awaitable, too.
-    type Missed = Infallible;
+    type Missed = ();
 
     #[inline(always)]
     fn find<K: CallKey>(
@@ -70,7 +80,8 @@ impl Mode for SharedCoroutines {
         py: Python<'_>,
         call: Call<'_>,
         key: &K,
-    ) -> Result<Found<Infallible>, Raised> {
+        (): &mut (),
+    ) -> Result<Found, Raised> {
         let mut scratch = Scratch::take(py);
         let answer = match look_up(this, py, key, Self::TALLY, &mut scratch)? {
             Lookup::Hit(value) => {
@@ -86,8 +97,8 @@ impl Mode for SharedCoroutines {
         answer.map(Found::Answer)
     }
 
-    fn compute(_: &Py<CachedFunction>, _: Python<'_>, _: Call<'_>, missed: Infallible) -> Result<Object, Raised> {
-        match missed {}
+    fn compute(_: &Py<CachedFunction>, _: Python<'_>, _: Call<'_>, (): &mut ()) -> Result<Object, Raised> {
+        unreachable!("a call that misses is answered")
     }
 }
 

@@ -42,6 +42,8 @@ mod implementation {
     use pyo3::exceptions::PyRecursionError;
     use pyo3::prelude::*;
     use std::cell::Cell;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering::Relaxed;
 
     /// No stack reaches so high: the thread has not been here.
     const UNPREPARED: usize = usize::MAX;
@@ -55,9 +57,34 @@ mod implementation {
         static LIMIT: Cell<usize> = const { Cell::new(UNPREPARED) };
     }
 
+    /// The part of the process's first stack that may be used, once the thread on it is prepared: its lowest address, and its
+    /// length. No other thread ever gets that memory for its stack, so an address tells, and the thread's own value need not be
+    /// looked up, which takes a call.
+    static FIRST: (AtomicUsize, AtomicUsize) = (AtomicUsize::new(0), AtomicUsize::new(0));
+
+    #[inline(always)]
+    fn is_on_first(here: usize) -> bool {
+        here.wrapping_sub(FIRST.0.load(Relaxed)) < FIRST.1.load(Relaxed)
+    }
+
+    /// Where the stack has got to: an address in it is as good as the stack pointer.
+    #[inline(always)]
+    fn here() -> usize {
+        let here = 0_u8;
+        (&raw const here).addr()
+    }
+
     /// Prepares the thread, if it has not been here before.
     #[inline(always)]
     pub(crate) fn prepare(_: Python<'_>) {
+        if !is_on_first(here()) {
+            prepare_another();
+        }
+    }
+
+    /// Not inline: the compiler would look the thread's own value up before the branch.
+    #[inline(never)]
+    fn prepare_another() {
         if LIMIT.get() == UNPREPARED {
             prepare_anew();
         }
@@ -66,9 +93,14 @@ mod implementation {
     /// Prepares the thread, if it has not been here before, and raises `RecursionError` where its stack is nearly used up.
     #[inline(always)]
     pub(crate) fn check_stack(py: Python<'_>) -> Result<(), Raised> {
-        let here = 0_u8;
-        // An address on the stack is as good as the stack pointer.
-        if std::ptr::from_ref(std::hint::black_box(&here)).addr() < LIMIT.get() { look_closer(py) } else { Ok(()) }
+        let here = here();
+        if is_on_first(here) { Ok(()) } else { check_another(py, here) }
+    }
+
+    /// Not inline, either.
+    #[inline(never)]
+    fn check_another(py: Python<'_>, here: usize) -> Result<(), Raised> {
+        if here < LIMIT.get() { look_closer(py) } else { Ok(()) }
     }
 
     #[cold]
@@ -76,7 +108,7 @@ mod implementation {
     fn look_closer(py: Python<'_>) -> Result<(), Raised> {
         if LIMIT.get() == UNPREPARED {
             prepare_anew();
-            return check_stack(py);
+            return check_another(py, here());
         }
         Err(Raised::new::<PyRecursionError>(py, "maximum recursion depth exceeded: the thread's stack is used up"))
     }
@@ -85,7 +117,13 @@ mod implementation {
     #[inline(never)]
     fn prepare_anew() {
         super::end::stay_at_the_end();
-        LIMIT.set(super::stack::lowest().map_or(0, |lowest| lowest + MARGIN));
+        let limit = super::stack::lowest().map_or(0, |lowest| lowest + MARGIN);
+        LIMIT.set(limit);
+        if let Some(first) = super::stack::first(here()) {
+            let lowest = limit.max(first.start);
+            FIRST.0.store(lowest, Relaxed);
+            FIRST.1.store(first.end.saturating_sub(lowest), Relaxed);
+        }
     }
 }
 
@@ -206,12 +244,35 @@ mod stack {
             Some(libc::pthread_get_stackaddr_np(this).addr() - libc::pthread_get_stacksize_np(this))
         }
     }
+
+    /// What of the process's first stack is never anything else, if `here` is an address in it.
+    pub(super) fn first(here: usize) -> Option<std::ops::Range<usize>> {
+        #[cfg(target_os = "linux")]
+        {
+            // Linux keeps much more free below that stack than this.
+            const KEPT: usize = 8 << 20;
+            // SAFETY: the function only reads. What it tells lies at the upper end of the first stack, above all frames.
+            let end = unsafe { libc::getauxval(libc::AT_RANDOM) };
+            let end = usize::try_from(end).ok().filter(|&end| end > KEPT)?;
+            Some(end - KEPT..end).filter(|first| first.contains(&here))
+        }
+        #[cfg(target_os = "macos")]
+        {
+            let _ = here;
+            None
+        }
+    }
 }
 
 #[cfg(all(not(Py_3_14), not(any(target_os = "linux", target_os = "macos"))))]
 mod stack {
     /// Nobody knows.
     pub(super) fn lowest() -> Option<usize> {
+        None
+    }
+
+    /// Nor this.
+    pub(super) fn first(_: usize) -> Option<std::ops::Range<usize>> {
         None
     }
 }
