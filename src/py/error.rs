@@ -2,7 +2,9 @@
 
 use super::ffi::{self, Raised};
 use crate::options::OptionsError;
-use pyo3::exceptions::{PyException, PyRuntimeWarning, PyValueError};
+#[cfg(unix)]
+use pyo3::exceptions::PyException;
+use pyo3::exceptions::{PyRuntimeWarning, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use pyo3::{PyErr, PyTypeInfo};
