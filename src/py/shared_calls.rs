@@ -17,7 +17,7 @@ impl Mode for SharedValues {
     const TALLY: Tally = Tally::All;
 
     /// What has the key's bytes.
-    type Missed = Option<Scratch>;
+    type Missed = Scratch;
 
     #[inline(always)]
     fn find<K: CallKey>(
@@ -25,7 +25,7 @@ impl Mode for SharedValues {
         py: Python<'_>,
         _: Call<'_>,
         key: &K,
-        missed: &mut Option<Scratch>,
+        missed: &mut Scratch,
     ) -> Result<Found, Raised> {
         let mut scratch = Scratch::take(py);
         match look_up(this, py, key, Self::TALLY, &mut scratch)? {
@@ -34,7 +34,7 @@ impl Mode for SharedValues {
                 Ok(Found::Answer(value))
             }
             Lookup::Miss { .. } => {
-                *missed = Some(scratch);
+                *missed = scratch;
                 Ok(Found::Miss)
             }
         }
@@ -45,21 +45,19 @@ impl Mode for SharedValues {
         this: &Py<CachedFunction>,
         py: Python<'_>,
         call: Call<'_>,
-        missed: &mut Option<Scratch>,
+        missed: &mut Scratch,
     ) -> Result<Object, Raised> {
         let value = call.forward(py, this.get().function())?;
-        if let Some(scratch) = missed.take() {
-            keep(this, py, scratch, &value)?;
-        }
+        keep(this, py, missed, &value)?;
         Ok(value)
     }
 }
 
 /// Not a part of what is on the stack while the function runs.
 #[inline(never)]
-fn keep(this: &Py<CachedFunction>, py: Python<'_>, mut scratch: Scratch, value: &Object) -> Result<(), Raised> {
-    slowly(py, || shared(this).keep(py, &mut scratch, value, |_| true))??;
-    scratch.leave(py);
+fn keep(this: &Py<CachedFunction>, py: Python<'_>, scratch: &mut Scratch, value: &Object) -> Result<(), Raised> {
+    slowly(py, || shared(this).keep(py, scratch, value, |_| true))??;
+    std::mem::take(scratch).leave(py);
     Ok(())
 }
 
