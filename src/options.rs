@@ -163,6 +163,26 @@ pub struct Naming {
     pub version: Option<Version>,
 }
 
+/// Which of the two decorators made a cache, and so which promise it keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    /// `cache`: arguments are matched to the signature.
+    Cache,
+    /// `lru_cache`: keys are those of `functools.lru_cache`.
+    LruCache,
+}
+
+/// The arguments of a decorator, checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How the cache works.
+    pub options: Options,
+    /// What a shared cache is called.
+    pub naming: Naming,
+    /// The decorator.
+    pub flavour: Flavour,
+}
+
 /// The version of a function, as its author counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Version {

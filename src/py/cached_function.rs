@@ -6,19 +6,15 @@
 #![allow(clippy::doc_markdown, reason = "help() shows these texts as they stand")]
 
 use super::async_flight::Flights;
-use super::cache::{Cache, Contains, Flavour, Invalidate, Settings, StoredEntry, WithKey};
-use super::cached_coroutine::Coroutines;
+use super::cache::Cache;
+use super::entries::Entries;
 use super::error::{exception, name_of, shown};
-use super::ffi::{self, Arg, Call, Entrance, Entry, Given, Object, Raised};
-use super::key::{CallKey, Lone, Pair, Several};
+use super::ffi::{self, Call, Entrance, Entry, Given, Object, Raised};
+use super::key::CallKey;
 use super::method::{self, Behaviour, methods};
-use super::parameters::Unfit;
-use super::shared::Shared;
-#[cfg(unix)]
-use super::shared_calls::{SharedCoroutines, SharedValues};
-use super::{decorator, info, names, thread};
-use crate::backend::memory::{Lookup, Query, Tally};
-use crate::options::{Backend, Naming, Options, Version};
+use super::signature::{Signature, WithKey};
+use super::{info, names, thread};
+use crate::options::{Backend, Flavour, Naming, Options, Settings, Version};
 use crate::sync;
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyTypeError;
@@ -28,12 +24,22 @@ use pyo3::pyclass::PyVisit;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyFunction, PySet, PyString, PyType};
 use std::ffi::CStr;
-use std::marker::PhantomData;
 
 static TYPE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
 /// `functools._lru_cache_wrapper`: with no native part of functools, its wrappers are functions.
 static WRAPPER: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+/// The attributes that a cached function has besides the function's own.
+const CACHE_METHODS: [&str; 7] = [
+    "cache_info",
+    "cache_clear",
+    "cache_parameters",
+    "cache_invalidate",
+    "cache_contains",
+    "cache_unlink",
+    "shared_stats",
+];
+
 /// See [`inspect_mark`].
 static MARK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
@@ -52,6 +58,10 @@ pub(crate) struct CachedFunction {
     /// Read by the interpreter, at the offset that the derived type declares.
     entry: Entry,
     cache: Cache,
+    signature: Signature,
+    options: Options,
+    naming: Naming,
+    flavour: Flavour,
     /// The user's function. It is not cleared by a garbage collection: a cycle through it has another link that was
     /// made later, and that one is cleared.
     function: Object,
@@ -67,372 +77,21 @@ enum PassesFor {
     Itself,
 }
 
-/// What kind of function is cached.
-pub(crate) trait Mode: Sized + 'static {
-    /// What looking a call's key up counts.
-    const TALLY: Tally;
-
-    /// What a miss leaves to be computed; by default, nothing.
-    type Missed: Default;
-
-    /// Looks the key up. A miss puts into `missed` what [`Mode::compute`] needs.
-    fn find<K: CallKey>(
-        function: &Py<CachedFunction>,
-        py: Python<'_>,
-        call: Call<'_>,
-        key: &K,
-        missed: &mut Self::Missed,
-    ) -> Result<Found, Raised>;
-
-    /// Answers a call whose only argument is its key. Such a key takes so little of the stack that it may stay there while the
-    /// function runs.
-    #[inline(always)]
-    fn answer(function: &Py<CachedFunction>, py: Python<'_>, call: Call<'_>, key: &Lone<'_>) -> Result<Object, Raised> {
-        let mut missed = Self::Missed::default();
-        let found = Self::find(function, py, call, key, &mut missed)?;
-        settle::<Self>(function, py, call, found, &mut missed)
-    }
-
-    /// Compute → keep → return. Called when all that made the key has left the stack, so that a function that calls itself can do
-    /// so as often as it could without a cache.
-    fn compute(
-        function: &Py<CachedFunction>,
-        py: Python<'_>,
-        call: Call<'_>,
-        missed: &mut Self::Missed,
-    ) -> Result<Object, Raised>;
-}
-
-/// What a look-up comes to.
-pub(crate) enum Found {
-    /// What the call returns.
-    Answer(Object),
-    /// Nothing is stored.
-    Miss,
-    /// The function takes no such arguments.
-    Unfit,
-}
-
-/// A mode that looks into the memory of this process.
-pub(crate) trait InMemory: Mode {
-    /// What a call returns that finds `value` stored.
-    fn hit(py: Python<'_>, value: Object) -> Result<Object, Raised>;
-
-    /// What a call comes to that finds nothing, when the store is of that generation.
-    fn miss<K: CallKey>(
-        function: &Py<CachedFunction>,
-        py: Python<'_>,
-        call: Call<'_>,
-        key: &K,
-        generation: u64,
-        missed: &mut Self::Missed,
-    ) -> Result<Found, Raised>;
-}
-
-/// The function is a plain one: what is cached is what it returns.
-#[derive(Debug)]
-pub(crate) struct Values;
-
-/// What a call that missed is to store. The entry is made once and never moved: a move of it, soon after it was written,
-/// takes a tenth of the time of a miss.
-#[derive(Default)]
-pub(crate) struct Missed {
-    /// The key, with `None` for a value that is not there yet.
-    place: Option<StoredEntry>,
-    hash: u64,
-    /// That of the store when the call missed.
-    generation: u64,
-}
-
-impl Mode for Values {
-    const TALLY: Tally = Tally::All;
-
-    type Missed = Missed;
-
-    #[inline(always)]
-    fn find<K: CallKey>(
-        this: &Py<CachedFunction>,
-        py: Python<'_>,
-        call: Call<'_>,
-        key: &K,
-        missed: &mut Missed,
-    ) -> Result<Found, Raised> {
-        find::<Self, K>(this, py, call, key, missed)
-    }
-
-    #[inline(always)]
-    fn answer(this: &Py<CachedFunction>, py: Python<'_>, call: Call<'_>, key: &Lone<'_>) -> Result<Object, Raised> {
-        match this.get().cache.memory.look_up(py, key, Self::TALLY, |value| value.clone_ref(py)) {
-            Some(Lookup::Hit(value)) => Ok(value),
-            Some(Lookup::Miss { generation }) => compute_lone(this, py, call, key, generation),
-            None => answer_asking(this, py, call, key),
-        }
-    }
-
-    #[inline(never)]
-    fn compute(
-        function: &Py<CachedFunction>,
-        py: Python<'_>,
-        call: Call<'_>,
-        missed: &mut Missed,
-    ) -> Result<Object, Raised> {
-        let this = function.get();
-        let value = call.forward(py, &this.function)?;
-        if let Some(entry) = &mut missed.place {
-            entry.value = value.clone_ref(py);
-        }
-        this.cache.keep(py, missed.hash, missed.generation, &mut missed.place, || true)?;
-        Ok(value)
-    }
-}
-
-impl InMemory for Values {
-    #[inline(always)]
-    fn hit(_: Python<'_>, value: Object) -> Result<Object, Raised> {
-        Ok(value)
-    }
-
-    #[inline(never)]
-    fn miss<K: CallKey>(
-        _: &Py<CachedFunction>,
-        py: Python<'_>,
-        _: Call<'_>,
-        key: &K,
-        generation: u64,
-        missed: &mut Missed,
-    ) -> Result<Found, Raised> {
-        missed.place = Some(StoredEntry { key: key.to_key(py)?, value: py.None().into() });
-        (missed.hash, missed.generation) = (key.hash(), generation);
-        Ok(Found::Miss)
-    }
-}
-
-/// [`Mode::compute`] for a call whose only argument is its key.
-#[inline(never)]
-fn compute_lone(
-    this: &Py<CachedFunction>,
-    py: Python<'_>,
-    call: Call<'_>,
-    key: &Lone<'_>,
-    generation: u64,
-) -> Result<Object, Raised> {
-    let this = this.get();
-    let value = call.forward(py, &this.function)?;
-    let mut place = Some(StoredEntry { key: key.to_key(py)?, value: value.clone_ref(py) });
-    this.cache.keep(py, key.hash(), generation, &mut place, || true)?;
-    Ok(value)
-}
-
-#[cold]
-#[inline(never)]
-fn answer_asking(this: &Py<CachedFunction>, py: Python<'_>, call: Call<'_>, key: &Lone<'_>) -> Result<Object, Raised> {
-    let mut missed = Missed::default();
-    let found = find_asking::<Values, _>(this, py, call, key, &mut missed)?;
-    settle::<Values>(this, py, call, found, &mut missed)
-}
-
-/// Answers from the cache.
-struct Caching<M>(PhantomData<M>);
-
-impl<M: Mode> Entrance for Caching<M> {
-    type Class = CachedFunction;
-
-    #[inline(always)]
-    fn call(this: &Py<CachedFunction>, py: Python<'_>, call: Call<'_>) -> Result<Object, Raised> {
-        let cache = &this.get().cache;
-        if let (Some(value), true) = (call.lone(), cache.lone_is_key) {
-            return M::answer(this, py, call, &Lone::new(value, cache.rules)?);
-        }
-        let mut missed = M::Missed::default();
-        let found = if let Some(values) = call.unnamed(cache.in_order) {
-            find_in_order::<M>(this, py, call, values, &mut missed)?
-        } else {
-            find_with_any::<M>(this, py, call, &mut missed)?
-        };
-        settle::<M>(this, py, call, found, &mut missed)
-    }
-}
-
-/// Makes an answer of what a look-up came to.
-#[inline(always)]
-fn settle<M: Mode>(
-    this: &Py<CachedFunction>,
-    py: Python<'_>,
-    call: Call<'_>,
-    found: Found,
-    missed: &mut M::Missed,
-) -> Result<Object, Raised> {
-    match found {
-        Found::Answer(value) => Ok(value),
-        Found::Miss => M::compute(this, py, call, missed),
-        Found::Unfit => refuse::<M>(this, py, call),
-    }
-}
-
-/// Only counts: a cache of no entries, in front of a plain function.
-struct Counting;
-
-impl Entrance for Counting {
-    type Class = CachedFunction;
-
-    fn call(this: &Py<CachedFunction>, py: Python<'_>, call: Call<'_>) -> Result<Object, Raised> {
-        let this = this.get();
-        this.cache.count_miss(py)?;
-        call.forward(py, &this.function)
-    }
-}
-
-/// Lets the function say what is wrong with its arguments.
-#[cold]
-#[inline(never)]
-fn refuse<M: Mode>(this: &Py<CachedFunction>, py: Python<'_>, call: Call<'_>) -> Result<Object, Raised> {
-    if M::TALLY == Tally::All {
-        this.get().cache.count_miss(py)?;
-    }
-    call.forward(py, &this.get().function)
-}
-
-#[inline(never)]
-fn find_in_order<M: Mode>(
-    this: &Py<CachedFunction>,
-    py: Python<'_>,
-    call: Call<'_>,
-    values: &[Arg<'_>],
-    missed: &mut M::Missed,
-) -> Result<Found, Raised> {
-    let rules = this.get().cache.rules;
-    if let Ok(values) = values.try_into() {
-        return M::find(this, py, call, &Pair::new(values, rules)?, missed);
-    }
-    if values.is_empty() {
-        // The same as below, with nothing left to compute.
-        return M::find(this, py, call, &Several::unnamed(&[], rules)?, missed);
-    }
-    M::find(this, py, call, &Several::unnamed(values, rules)?, missed)
-}
-
-#[inline(never)]
-fn find_with_any<M: Mode>(
-    this: &Py<CachedFunction>,
-    py: Python<'_>,
-    call: Call<'_>,
-    missed: &mut M::Missed,
-) -> Result<Found, Raised> {
-    let given = call.given();
-    let cache = &this.get().cache;
-    if cache.parameters.as_ref().is_some_and(|parameters| parameters.stand_in_order(&given)) {
-        return match *given.values {
-            [value] => M::find(this, py, call, &Lone::new(value, cache.rules)?, missed),
-            _ => find_in_order::<M>(this, py, call, given.values, missed),
-        };
-    }
-    find_out_of_order::<M>(this, py, call, given, missed)
-}
-
-#[inline(never)]
-fn find_out_of_order<M: Mode>(
-    this: &Py<CachedFunction>,
-    py: Python<'_>,
-    call: Call<'_>,
-    given: Given<'_>,
-    missed: &mut M::Missed,
-) -> Result<Found, Raised> {
-    let cache = &this.get().cache;
-    match cache.with_key(given, Find::<M> { function: this, py, call, missed }) {
-        Ok(found) => Ok(found),
-        Err(Unfit::Raised(raised)) => Err(raised),
-        Err(Unfit::Mismatch) => Ok(Found::Unfit),
-    }
-}
-
-/// [`Mode::find`], in the memory of this process.
-#[inline(always)]
-pub(crate) fn find<M: InMemory, K: CallKey>(
-    this: &Py<CachedFunction>,
-    py: Python<'_>,
-    call: Call<'_>,
-    key: &K,
-    missed: &mut M::Missed,
-) -> Result<Found, Raised> {
-    match this.get().cache.memory.look_up(py, key, M::TALLY, |value| value.clone_ref(py)) {
-        Some(Lookup::Hit(value)) => M::hit(py, value).map(Found::Answer),
-        Some(Lookup::Miss { generation }) => M::miss(this, py, call, key, generation, missed),
-        None => find_asking::<M, K>(this, py, call, key, missed),
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn find_asking<M: InMemory, K: CallKey>(
-    this: &Py<CachedFunction>,
-    py: Python<'_>,
-    call: Call<'_>,
-    key: &K,
-    missed: &mut M::Missed,
-) -> Result<Found, Raised> {
-    match this.get().cache.memory.look_up_asking(py, key, M::TALLY, |value| value.clone_ref(py))? {
-        Lookup::Hit(value) => M::hit(py, value).map(Found::Answer),
-        Lookup::Miss { generation } => M::miss(this, py, call, key, generation, missed),
-    }
-}
-
-/// What a call does with its key.
-struct Find<'a, 'py, M: Mode> {
-    function: &'a Py<CachedFunction>,
-    py: Python<'py>,
-    call: Call<'a>,
-    missed: &'a mut M::Missed,
-}
-
-impl<M: Mode> WithKey for Find<'_, '_, M> {
-    type Output = Found;
-
-    #[inline(always)]
-    fn run<K: CallKey>(self, key: &K) -> Result<Self::Output, Raised> {
-        M::find(self.function, self.py, self.call, key, self.missed)
-    }
-}
-
 impl CachedFunction {
-    /// A callable with an empty cache in front of a plain `function`, with the function's metadata.
-    pub(crate) fn of_function<'py>(function: &Bound<'py, PyAny>, settings: Settings) -> PyResult<Bound<'py, PyAny>> {
-        let cache = Cache::new(function, settings, None)?;
-        let entry = match &cache {
-            Cache { options: Options { max_size: Some(0), .. }, .. } => Entry::of::<Counting>(),
-            #[cfg(unix)]
-            Cache { shared: Some(_), .. } => Entry::of::<Caching<SharedValues>>(),
-            _ => Entry::of::<Caching<Values>>(),
-        };
-        Self::create(function, entry, cache, None)
-    }
-
-    /// The same in front of a coroutine function, where `runs` is the function that runs in the end.
-    pub(crate) fn of_coroutine_function<'py>(
+    /// A callable with a cache in front of `function` and with the function's metadata. `choose` picks how its calls are answered. For
+    /// a coroutine function, `runs` is the function that runs in the end.
+    pub(crate) fn create<'py>(
         function: &Bound<'py, PyAny>,
-        runs: Bound<'py, PyAny>,
         settings: Settings,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let cache = Cache::new(function, settings, Some(Flights::new()))?;
-        let entry = match &cache.shared {
-            #[cfg(unix)]
-            Some(_) => Entry::of::<Caching<SharedCoroutines>>(),
-            _ => Entry::of::<Caching<Coroutines>>(),
-        };
-        if cfg!(Py_3_12) {
-            // Now, while the files of Python's library are within reach. What asks for the mark has imported `inspect` itself.
-            drop(inspect_mark(function.py()));
-        }
-        Self::create(function, entry, cache, Some(runs.unbind()))
-    }
-
-    fn create<'py>(
-        function: &Bound<'py, PyAny>,
-        entry: Entry,
-        cache: Cache,
-        runs: Option<Py<PyAny>>,
+        runs: Option<Bound<'py, PyAny>>,
+        choose: impl FnOnce(&Entries, &Options) -> Entry,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = function.py();
-        let state = Self { entry, cache, function: function.clone().unbind().into(), runs: runs.map(Object::from) };
+        let signature = Signature::of(function, &settings)?;
+        let entries = Entries::new(function, &settings, signature.rules)?;
+        let entry = choose(&entries, &settings.options);
+        let flights = runs.is_some().then(Flights::new);
+        let state = Self::new(entry, Cache { entries, flights }, signature, settings, function.clone(), runs);
         let kind = cached_function_type(py)?;
         let wrapper = method::adopt(ffi::without_collection(py, || Bound::new(py, state))?, kind);
         carry_metadata(&wrapper, function)?;
@@ -442,17 +101,33 @@ impl CachedFunction {
         Ok(wrapper)
     }
 
+    fn new(
+        entry: Entry,
+        cache: Cache,
+        signature: Signature,
+        Settings { options, naming, flavour }: Settings,
+        function: Bound<'_, PyAny>,
+        runs: Option<Bound<'_, PyAny>>,
+    ) -> Self {
+        let runs = runs.map(|runs| runs.unbind().into());
+        Self { entry, cache, signature, options, naming, flavour, function: function.unbind().into(), runs }
+    }
+
     pub(crate) fn cache(&self) -> &Cache {
         &self.cache
     }
 
-    /// The shared backend, which `method` is for.
-    fn shared(&self, method: &str) -> PyResult<&Shared> {
-        self.cache.shared.as_ref().ok_or_else(|| {
-            exception::<PyTypeError>(&format!(
-                "{method}() is for backend=\"shared\": this cache is in the memory of this process"
-            ))
-        })
+    pub(crate) fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Whether calls that miss the same key wait for one computation.
+    pub(crate) fn is_single_flight(&self) -> bool {
+        self.options.single_flight.unwrap_or(self.cache.flights.is_some())
     }
 
     pub(crate) fn function(&self) -> &Py<PyAny> {
@@ -461,9 +136,9 @@ impl CachedFunction {
 
     /// What its `__class__` says.
     fn passes_for(&self, py: Python<'_>) -> PassesFor {
-        let Options { ttl, backend, .. } = self.cache.options;
+        let Options { ttl, backend, .. } = self.options;
         let is_plain = self.runs.is_none() && ttl.is_none() && backend == Backend::Memory;
-        if is_plain && self.cache.flavour == Flavour::LruCache {
+        if is_plain && self.flavour == Flavour::LruCache {
             PassesFor::LruCache
         } else if self.function.bind(py).is_exact_instance_of::<PyFunction>() {
             PassesFor::Function
@@ -492,11 +167,12 @@ impl CachedFunction {
         if let Some(runs) = &self.runs {
             visit.call(&**runs)?;
         }
+        self.signature.traverse(&visit)?;
         self.cache.traverse(&visit)
     }
 
     fn __clear__(&self) {
-        ffi::attached(|py| self.cache.clear_here(py));
+        ffi::attached(|py| self.cache.clear_objects(py));
     }
 }
 
@@ -603,13 +279,7 @@ Takes what the function takes; for a method, the instance first." cache_contains
 
 fn cache_info<'py>(this: This<'_, 'py>, given: Given<'_>) -> Answered<'py> {
     method::nothing("cache_info", &given)?;
-    let py = this.py();
-    let cache = &this.get().cache;
-    if let Some(shared) = &cache.shared {
-        return shared.info(py, cache.options.max_size);
-    }
-    let (stats, current_size) = cache.memory.info(py);
-    info::cache_info(py, stats, cache.options.max_size, current_size)
+    this.get().cache.entries.info(this.py(), this.get().options.max_size)
 }
 
 fn cache_clear<'py>(this: This<'_, 'py>, given: Given<'_>) -> Answered<'py> {
@@ -620,31 +290,31 @@ fn cache_clear<'py>(this: This<'_, 'py>, given: Given<'_>) -> Answered<'py> {
 
 fn cache_unlink<'py>(this: This<'_, 'py>, given: Given<'_>) -> Answered<'py> {
     method::nothing("cache_unlink", &given)?;
-    let removed = this.get().shared("cache_unlink")?.unlink(this.py())?;
+    let removed = this.get().cache.entries.unlink(this.py())?;
     Ok(ffi::truth(this.py(), removed))
 }
 
 fn shared_stats<'py>(this: This<'_, 'py>, given: Given<'_>) -> Answered<'py> {
     method::nothing("shared_stats", &given)?;
-    this.get().shared("shared_stats")?.stats(this.py())
+    this.get().cache.entries.stats(this.py())
 }
 
 fn cache_parameters<'py>(this: This<'_, 'py>, given: Given<'_>) -> Answered<'py> {
     method::nothing("cache_parameters", &given)?;
-    parameters_in_force(this.py(), &this.get().cache).map_err(|raised| raised.fetch(this.py()))
+    parameters_in_force(this.py(), this.get()).map_err(|raised| raised.fetch(this.py()))
 }
 
-fn parameters_in_force<'py>(py: Python<'py>, cache: &Cache) -> Result<Bound<'py, PyAny>, Raised> {
+fn parameters_in_force<'py>(py: Python<'py>, function: &CachedFunction) -> Result<Bound<'py, PyAny>, Raised> {
     let Options { strategy, max_size, ttl, backend, max_key_size, max_value_size, typed, single_flight: _ } =
-        cache.options;
-    let naming: &Naming = &cache.naming;
+        function.options;
+    let naming = &function.naming;
     let none = || Object::from(py.None());
     let truth = |truth| Object::from(ffi::truth(py, truth));
     let text = |text: &Option<String>| text.as_ref().map_or_else(|| Ok(none()), |text| ffi::new_text(py, text));
     let max_size = max_size.map_or_else(|| Ok(none()), |size| ffi::new_count(py, size as u64))?;
     let parameters = ffi::new_dict(py)?;
     let put = |name, value| ffi::put(py, &parameters, name, &value);
-    match cache.flavour {
+    match function.flavour {
         Flavour::LruCache => {
             put(c"maxsize", max_size)?;
             put(c"typed", truth(typed))?;
@@ -657,7 +327,7 @@ fn parameters_in_force<'py>(py: Python<'py>, cache: &Cache) -> Result<Bound<'py,
             put(c"max_key_size", ffi::new_count(py, max_key_size.into())?)?;
             put(c"max_value_size", ffi::new_count(py, max_value_size.into())?)?;
             put(c"typed", truth(typed))?;
-            put(c"single_flight", truth(cache.is_single_flight()))?;
+            put(c"single_flight", truth(function.is_single_flight()))?;
             put(c"name", text(&naming.name)?)?;
             put(
                 c"version",
@@ -673,15 +343,52 @@ fn parameters_in_force<'py>(py: Python<'py>, cache: &Cache) -> Result<Bound<'py,
 }
 
 fn cache_invalidate<'py>(this: This<'_, 'py>, given: Given<'_>) -> Answered<'py> {
-    let (py, cache) = (this.py(), &this.get().cache);
-    let invalidated = cache.with_key_of(py, "cache_invalidate", given, Invalidate(cache, py))?;
-    Ok(ffi::truth(py, invalidated))
+    let invalidated =
+        this.get().signature.with_key(given, Invalidate(this)).map_err(|raised| raised.fetch(this.py()))?;
+    Ok(ffi::truth(this.py(), invalidated))
+}
+
+/// Drops the entry of a key.
+struct Invalidate<'a, 'py>(This<'a, 'py>);
+
+impl WithKey for Invalidate<'_, '_> {
+    type Output = bool;
+
+    fn run<K: CallKey>(self, key: &K) -> Result<bool, Raised> {
+        self.0.get().cache.invalidate(self.0.py(), key)
+    }
+
+    fn mismatch(self) -> Result<bool, Raised> {
+        Err(no_such_arguments("cache_invalidate"))
+    }
 }
 
 fn cache_contains<'py>(this: This<'_, 'py>, given: Given<'_>) -> Answered<'py> {
-    let (py, cache) = (this.py(), &this.get().cache);
-    let contained = cache.with_key_of(py, "cache_contains", given, Contains(cache, py))?;
-    Ok(ffi::truth(py, contained))
+    let contained = this.get().signature.with_key(given, Contains(this)).map_err(|raised| raised.fetch(this.py()))?;
+    Ok(ffi::truth(this.py(), contained))
+}
+
+/// Says whether a call would hit.
+struct Contains<'a, 'py>(This<'a, 'py>);
+
+impl WithKey for Contains<'_, '_> {
+    type Output = bool;
+
+    fn run<K: CallKey>(self, key: &K) -> Result<bool, Raised> {
+        self.0.get().cache.entries.contains(self.0.py(), key)
+    }
+
+    fn mismatch(self) -> Result<bool, Raised> {
+        Err(no_such_arguments("cache_contains"))
+    }
+}
+
+#[cold]
+fn no_such_arguments(method: &str) -> Raised {
+    exception::<PyTypeError>(&format!(
+        "{method}() takes the arguments that the function takes, self or cls included: these do not fit its signature"
+    ))
+    .into()
 }
 
 fn reduce<'py>(this: This<'_, 'py>, given: Given<'_>) -> Answered<'py> {
@@ -741,12 +448,24 @@ pub(crate) fn cached_function_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType
     .map(|kind| kind.bind(py))
 }
 
+/// Of an instance that nobody calls.
+struct Uncalled;
+
+impl Entrance for Uncalled {
+    type Class = CachedFunction;
+
+    fn call(_: &Py<CachedFunction>, _: Python<'_>, _: Call<'_>) -> Result<Object, Raised> {
+        unreachable!("the instance is gone before Python sees it")
+    }
+}
+
 /// Where in an instance its entry is, found on one made for the purpose.
 fn entry_offset(py: Python<'_>) -> PyResult<isize> {
-    let function = py.None();
+    let function = py.None().into_bound(py);
     let settings = Settings { options: Options::default(), naming: Naming::default(), flavour: Flavour::LruCache };
-    let cache = Cache::new(function.bind(py), settings, None)?;
-    let probe = CachedFunction { entry: Entry::of::<Counting>(), cache, function: function.into(), runs: None };
+    let signature = Signature::of(&function, &settings)?;
+    let cache = Cache { entries: Entries::new(&function, &settings, signature.rules)?, flights: None };
+    let probe = CachedFunction::new(Entry::of::<Uncalled>(), cache, signature, settings, function, None);
     let probe = ffi::without_collection(py, || Bound::new(py, probe))?;
     let state = std::ptr::from_ref(probe.get()).addr() + std::mem::offset_of!(CachedFunction, entry);
     Ok((state - probe.as_ptr().addr()).cast_signed())
@@ -798,7 +517,7 @@ fn carry_metadata(wrapper: &Bound<'_, PyAny>, function: &Bound<'_, PyAny>) -> Py
     py.import("functools")?.getattr("update_wrapper")?.call1((wrapper, function))?;
     // The function may itself be cached, by a decorator that keeps these in the function's dict. They speak of its cache.
     let carried = wrapper.getattr("__dict__")?.cast_into::<PyDict>()?;
-    for name in decorator::CACHE_METHODS {
+    for name in CACHE_METHODS {
         if carried.contains(name)? {
             carried.del_item(name)?;
         }

@@ -2,29 +2,19 @@
 
 #![allow(clippy::doc_markdown, reason = "help() shows these texts as they stand")]
 
-use super::cache::{Flavour, Settings};
 use super::cached_function::{self, CachedFunction};
+use super::calls;
+use super::entries;
 use super::error::{exception, shown, shown_with_type};
 use super::ffi::{self, Arg, Given};
 use super::method::{self, methods};
-use crate::options::{Backend, Choice, Naming, Options, OptionsError, Strategy, Ttl, Version};
+use crate::options::{Backend, Choice, Flavour, Naming, Options, OptionsError, Settings, Strategy, Ttl, Version};
 use pyo3::exceptions::{PyNotImplementedError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyFloat, PyInt, PyString, PyType};
 use std::borrow::Cow;
 use std::ffi::CStr;
-
-/// What a cached function has besides the function's own attributes.
-pub(crate) const CACHE_METHODS: [&str; 7] = [
-    "cache_info",
-    "cache_clear",
-    "cache_parameters",
-    "cache_invalidate",
-    "cache_contains",
-    "cache_unlink",
-    "shared_stats",
-];
 
 /// An argument of a decorator: `None` is a value that a user gives, so its absence is another thing.
 enum Argument<'py> {
@@ -228,7 +218,7 @@ fn shared_regions<'py>(module: &Bound<'py, PyModule>, given: Given<'_>) -> PyRes
         Some(value) => boolean(value.bind(py), "remove_unused", "True or False")?,
         None => false,
     };
-    super::shared::regions(py, removes_unused)
+    entries::regions(py, removes_unused)
 }
 
 /// Adds the decorators to the module.
@@ -259,7 +249,13 @@ fn decorate<'py>(function: &Bound<'py, PyAny>, settings: Settings) -> PyResult<B
         return Err(not_callable(function, settings.flavour));
     }
     match Calls::of(function)? {
-        Calls::Coroutine(runs) => CachedFunction::of_coroutine_function(function, runs, settings),
+        Calls::Coroutine(runs) => {
+            if cfg!(Py_3_12) {
+                // Now, while the files of Python's library are within reach. What asks for the mark has imported `inspect` itself.
+                drop(cached_function::inspect_mark(function.py()));
+            }
+            CachedFunction::create(function, settings, Some(runs), |entries, _| calls::of_coroutine_function(entries))
+        }
         Calls::Generator if settings.flavour == Flavour::Cache => Err(exception::<PyTypeError>(&format!(
             "a generator function cannot be cached: its first caller would exhaust the generator for all others; cache a \
              function that returns a list or a tuple of the items instead, got {}",
@@ -270,7 +266,7 @@ fn decorate<'py>(function: &Bound<'py, PyAny>, settings: Settings) -> PyResult<B
              for {}",
             shown(function)
         ))),
-        _ => CachedFunction::of_function(function, settings),
+        _ => CachedFunction::create(function, settings, None, calls::of_function),
     }
 }
 

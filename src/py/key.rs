@@ -145,12 +145,31 @@ impl Query<Key> for Stored<'_> {
     }
 }
 
+/// A key that a call keeps while it waits or computes.
+#[derive(Debug)]
+pub(crate) struct KeptKey {
+    pub(crate) key: Key,
+    /// That of the key as a query.
+    pub(crate) hash: u64,
+    #[cfg_attr(not(unix), allow(dead_code, reason = "no backend there makes bytes"))]
+    /// The key's bytes, where the backend makes any. Empty, too, where the key can't be turned into bytes.
+    pub(crate) bytes: Box<[u8]>,
+}
+
+impl KeptKey {
+    /// The key, to be looked for.
+    pub(crate) fn query(&self, rules: KeyRules) -> Stored<'_> {
+        Stored::new(&self.key, self.hash, rules)
+    }
+}
+
 /// A key that is looked for, and stored if it is not found.
 pub(crate) trait CallKey: Query<Key, Error = Raised> {
     /// The key to store.
     fn to_key(&self, py: Python<'_>) -> Result<Key, Raised>;
 
     /// What it is made of.
+    #[cfg_attr(not(unix), allow(dead_code, reason = "no backend there makes bytes"))]
     fn parts(&self, rules: KeyRules) -> Parts<'_, '_>;
 }
 

@@ -4,30 +4,28 @@ pub(crate) mod arguments;
 pub(crate) mod async_flight;
 pub(crate) mod awaitable;
 pub(crate) mod cache;
-pub(crate) mod cached_coroutine;
 pub(crate) mod cached_function;
+pub(crate) mod calls;
 pub(crate) mod clock;
 pub(crate) mod decorator;
 #[cfg(unix)]
+pub(crate) mod encoded;
+#[cfg(unix)]
 pub(crate) mod encoding;
+pub(crate) mod entries;
 pub(crate) mod error;
 pub(crate) mod event_loop;
 pub(crate) mod ffi;
 #[cfg(unix)]
 pub(crate) mod identity;
+pub(crate) mod in_memory;
 pub(crate) mod info;
 pub(crate) mod key;
 pub(crate) mod method;
 pub(crate) mod names;
 pub(crate) mod parameters;
 pub(crate) mod pending_call;
-#[cfg(unix)]
-pub(crate) mod shared;
-#[cfg(not(unix))]
-#[path = "shared_absent.rs"]
-pub(crate) mod shared;
-#[cfg(unix)]
-pub(crate) mod shared_calls;
+pub(crate) mod signature;
 pub(crate) mod spare;
 pub(crate) mod steps;
 pub(crate) mod stop;

@@ -19,11 +19,10 @@ use super::cached_function::CachedFunction;
 use super::error::exception;
 use super::event_loop::{EventLoop, Here};
 use super::ffi::{self, Arg, Object, Raised, Sent};
-use super::key::{Key, Stored};
+use super::key::{KeptKey, Stored};
 use super::names;
 use crate::backend::memory::Lookup;
 use crate::flight::{Missed, Ticket, Turn};
-use crate::store::Entry;
 use crate::sync::Exclusive;
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyException, PyRuntimeError, PyStopIteration, PyTypeError, PyValueError};
@@ -73,7 +72,7 @@ impl Seat {
         if let Some(parent) = &parent {
             parent.get().awaits(py, &flight);
         }
-        Self { function: call.function.clone_ref(py), hash: call.hash, flight, ticket, parent }
+        Self { function: call.function.clone_ref(py), hash: call.key.hash, flight, ticket, parent }
     }
 
     /// Keeps others from finding the flight.
@@ -129,10 +128,7 @@ struct State {
 pub(crate) struct PendingCall {
     function: Object<CachedFunction>,
     arguments: Arguments,
-    key: Key,
-    hash: u64,
-    /// What the key is in a shared cache. Empty elsewhere, and where it can't be turned into bytes.
-    bytes: Box<[u8]>,
+    key: KeptKey,
     is_executing: AtomicBool,
     /// `None` when the call is over. Changed only by the thread that executes it, or when nobody has the call any more.
     state: Exclusive<Option<State>>,
@@ -164,24 +160,9 @@ enum Now {
 
 impl PendingCall {
     /// The call of `function` for which it has returned `coroutine`.
-    pub(crate) fn new(
-        function: Object<CachedFunction>,
-        arguments: Arguments,
-        key: Key,
-        hash: u64,
-        bytes: Box<[u8]>,
-        coroutine: Object,
-    ) -> Self {
+    pub(crate) fn new(function: Object<CachedFunction>, arguments: Arguments, key: KeptKey, coroutine: Object) -> Self {
         let state = State { coroutine: Some(coroutine), iterator: None, stage: Stage::Fresh, generation: 0 };
-        Self {
-            function,
-            arguments,
-            key,
-            hash,
-            bytes,
-            is_executing: AtomicBool::new(false),
-            state: Exclusive::new(Some(state)),
-        }
+        Self { function, arguments, key, is_executing: AtomicBool::new(false), state: Exclusive::new(Some(state)) }
     }
 
     /// Resumes the call with `value`.
@@ -309,7 +290,7 @@ impl PendingCall {
     }
 
     fn query(&self) -> Stored<'_> {
-        Stored::new(&self.key, self.hash, self.function.get().cache().rules)
+        self.key.query(self.function.get().signature().rules)
     }
 
     /// The first step: looks again, since another call may have stored the value or begun to compute it meanwhile.
@@ -340,7 +321,7 @@ impl PendingCall {
                 }),
             }
             let Some(flights) = cache.flights.as_ref() else { unreachable!("a coroutine function has flights") };
-            let here = if cache.is_single_flight() { Here::find(py) } else { None };
+            let here = if self.function.get().is_single_flight() { Here::find(py) } else { None };
             let Some(Here { event_loop, task }) = here else { return self.lead(py, None, 0, parent) };
             match flights.find(py, &self.query(), &event_loop)? {
                 None => return self.lead(py, Some(event_loop), task, parent),
@@ -370,7 +351,7 @@ impl PendingCall {
     }
 
     fn look_again(&self, py: Python<'_>) -> Result<Lookup<Object>, Raised> {
-        self.function.get().cache().look_up_again(py, &self.query(), &self.bytes)
+        self.function.get().cache().entries.look_up_again(py, &self.key)
     }
 
     /// Computes, in a flight of its own that callers in `home` may join.
@@ -384,14 +365,14 @@ impl PendingCall {
         let (flight, ticket) = AsyncFlight::begin(py, task, parent.as_ref())?;
         let seat = Seat::new(py, self, flight, ticket, parent);
         if let Some(flights) = &self.function.get().cache().flights {
-            flights.add(py, self.key.clone_ref(py), self.hash, home, &seat.flight);
+            flights.add(py, self.key.key.clone_ref(py), self.key.hash, home, &seat.flight);
         }
         self.prepare(py, seat)
     }
 
     /// Makes the function ready to run, whose coroutine has not run yet.
     fn prepare(&self, py: Python<'_>, seat: Seat) -> Result<Next, Raised> {
-        if let Err(raised) = self.function.get().cache().count_miss(py) {
+        if let Err(raised) = self.function.get().cache().entries.count_miss(py) {
             let error = raised.fetch(py);
             self.close_unrun(py);
             drop((self.end(py), seat));
@@ -426,7 +407,7 @@ impl PendingCall {
         let entered = AsyncFlight::enter(py, flight)?;
         let iterator = match made {
             Some(coroutine) => awaited(py, coroutine),
-            None => self.arguments.call(py, self.function.get().function(), &self.key).and_then(|coroutine| {
+            None => self.arguments.call(py, self.function.get().function(), &self.key.key).and_then(|coroutine| {
                 let kept = coroutine.clone_ref(py);
                 let before = self.state.with(py, |state| state.as_mut()?.coroutine.replace(kept));
                 drop(before);
@@ -556,17 +537,11 @@ impl PendingCall {
     /// The function has returned.
     fn land(&self, py: Python<'_>, value: Object) -> Result<Step, Raised> {
         let Some(state) = self.end(py) else { return Ok(Step::Return(value)) };
-        let cache = self.function.get().cache();
+        let function = self.function.get();
         let kept = match &state.stage {
-            Stage::Running(Seat { flight, .. }) if cache.options.max_size != Some(0) => {
+            Stage::Running(Seat { flight, .. }) if function.options().max_size != Some(0) => {
                 let flight = flight.get();
-                let generation = state.generation;
-                if let Some(shared) = &cache.shared {
-                    shared.keep_of(py, &self.bytes, &value, generation, || !flight.is_stale())
-                } else {
-                    let mut place = Some(Entry { key: self.key.clone_ref(py), value: value.clone_ref(py) });
-                    cache.keep(py, self.hash, generation, &mut place, || !flight.is_stale())
-                }
+                function.cache().entries.keep(py, &self.key, &value, state.generation, || !flight.is_stale())
             }
             _ => Ok(()),
         };
@@ -609,7 +584,7 @@ impl PendingCall {
         let State { coroutine, iterator, stage, .. } = state;
         if let Stage::Waiting(_) = stage {
             // This caller leaves because of something else, which is what it is to hear of.
-            if let Err(raised) = self.function.get().cache().count_miss(py) {
+            if let Err(raised) = self.function.get().cache().entries.count_miss(py) {
                 drop(raised.fetch(py));
             }
         }
@@ -625,11 +600,11 @@ impl PendingCall {
         let cache = self.function.get().cache();
         match landing {
             Landing::Value(value) => {
-                cache.count_hit(py)?;
+                cache.entries.count_hit(py)?;
                 Ok(Step::Return(value))
             }
             Landing::Failure { exception, traceback } => {
-                cache.count_miss(py)?;
+                cache.entries.count_miss(py)?;
                 let error = PyErr::from_value(exception.bind(py).clone());
                 // Each waiter adds its own frames to it, and not to those of the others.
                 let traceback = traceback.as_ref().and_then(|traceback| traceback.bind(py).clone().cast_into().ok());
@@ -685,7 +660,7 @@ impl PendingCall {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&*self.function)?;
         self.arguments.traverse(&visit)?;
-        self.key.traverse(&visit)?;
+        self.key.key.traverse(&visit)?;
         let state = self.state.peek(&visit, |state| {
             let Some(state) = state else { return Ok(()) };
             for object in [&state.coroutine, &state.iterator].into_iter().flatten() {

@@ -3,14 +3,13 @@
 //! A hit of a key and a value of built-in types runs no foreign code and waits for nobody. Everything else (pickles, opening the
 //! region, waiting for a shard) is the slow path, in which nothing is lent out and, while it waits, the GIL is not held.
 
-use super::cache::Flavour;
 use super::clock;
 use super::encoding::{self, Undecoded, Unencoded};
 use super::error::{self, SharedCacheWarning, exception};
 use super::ffi::{self, Object, Raised};
 use super::identity::{self, Identified, Identity};
 use super::info;
-use super::key::{KeyRules, Parts};
+use super::key::{CallKey, KeptKey, KeyRules, Parts};
 use crate::backend::memory::{Lookup, Tally};
 use crate::backend::shared::codec;
 use crate::backend::shared::directory::Location;
@@ -19,7 +18,7 @@ use crate::backend::shared::handle::{Handle, Notice};
 use crate::backend::shared::region::{self, Count, Purpose, Region};
 use crate::backend::shared::shard::{BUDGET, GaveUp, Kept};
 use crate::clock::Clock;
-use crate::options::{Naming, Options, OptionsError, Version};
+use crate::options::{Flavour, Naming, OptionsError, Settings, Version};
 use crate::stats::Stats;
 use crate::sync::each_thread;
 use pyo3::exceptions::PyOSError;
@@ -69,7 +68,7 @@ pub(crate) enum Quick {
     Hit(Object),
     /// Nothing, and the key is in the buffer.
     Miss {
-        /// For [`Shared::keep`].
+        /// For [`Encoded::keep`].
         generation: u64,
     },
     /// A value that foreign code must unpickle, or that is damaged. It has been counted as a hit.
@@ -87,7 +86,7 @@ pub(crate) struct Pickled {
 
 /// The shared backend of one function.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct Encoded {
     handle: Handle,
     label: String,
     /// There is one if entries have a time to live.
@@ -100,14 +99,12 @@ pub(crate) struct Shared {
     unstorable: Mutex<Option<Cow<'static, str>>>,
 }
 
-impl Shared {
+impl Encoded {
     /// The region of `function`, which is opened when it is first used. Without a stable identity it is in memory, and made now.
     pub(crate) fn new(
         function: &Bound<'_, PyAny>,
-        options: &Options,
-        flavour: Flavour,
+        Settings { options, naming, flavour }: &Settings,
         rules: KeyRules,
-        naming: &Naming,
     ) -> PyResult<Self> {
         let py = function.py();
         let max_size = options.check_shared()?;
@@ -138,7 +135,7 @@ impl Shared {
         if !Region::can_be(&parameters) {
             return Err(OptionsError::Unaddressable.into());
         }
-        let digest = digest(&identity, naming, flavour, options.ttl.is_some());
+        let digest = digest(&identity, naming, *flavour, options.ttl.is_some());
         let purpose = Purpose { label: identity.label.clone(), digest, parameters };
         let asked = Location::asked();
         let handle = match &why_private {
@@ -245,8 +242,18 @@ impl Shared {
         }
     }
 
+    /// The same for a key that was not there before. A miss is not counted.
+    pub(crate) fn look_up_again(&self, py: Python<'_>, key: &KeptKey) -> Result<Lookup<Object>, Raised> {
+        let mut scratch = Scratch::take(py);
+        scratch.key.clear();
+        scratch.key.extend_from_slice(&key.bytes);
+        let found = self.look_up_bytes_asking(py, Tally::Hits, &mut scratch)?;
+        scratch.leave(py);
+        Ok(found)
+    }
+
     /// The same for a key whose bytes are in `scratch`.
-    pub(crate) fn look_up_bytes_asking(
+    fn look_up_bytes_asking(
         &self,
         py: Python<'_>,
         tally: Tally,
@@ -305,37 +312,37 @@ impl Shared {
         Ok(())
     }
 
-    /// [`Shared::keep`] for a key whose bytes are kept elsewhere, and which was not there when the region was of that generation.
+    /// [`Encoded::keep`] for a key that its caller keeps, and which was not there when the region was of that generation.
     pub(crate) fn keep_of(
         &self,
         py: Python<'_>,
-        bytes: &[u8],
+        key: &KeptKey,
         value: &Py<PyAny>,
         generation: u64,
         is_wanted: impl Fn() -> bool + Sync,
     ) -> Result<(), Raised> {
         let mut scratch = Scratch::take(py);
         scratch.key.clear();
-        scratch.key.extend_from_slice(bytes);
+        scratch.key.extend_from_slice(&key.bytes);
         self.keep(py, &mut scratch, value, |region| region.clears() == generation && is_wanted())?;
         scratch.leave(py);
         Ok(())
     }
 
     /// Whether a look-up would find something it could return.
-    pub(crate) fn contains(&self, py: Python<'_>, parts: &Parts<'_, '_>) -> Result<bool, Raised> {
+    pub(crate) fn contains<K: CallKey>(&self, py: Python<'_>, key: &K) -> Result<bool, Raised> {
         let mut scratch = Scratch::take(py);
-        let contains = self.encode(py, parts, &mut scratch)?
+        let contains = self.encode(py, &key.parts(self.rules), &mut scratch)?
             && self.region(py)?.is_some_and(|region| region.contains(&scratch.key, self.now()));
         scratch.leave(py);
         Ok(contains)
     }
 
     /// Removes the entry of a key, and says whether there was one.
-    pub(crate) fn invalidate(&self, py: Python<'_>, parts: &Parts<'_, '_>) -> Result<bool, Raised> {
+    pub(crate) fn invalidate<K: CallKey>(&self, py: Python<'_>, key: &K) -> Result<bool, Raised> {
         let mut scratch = Scratch::take(py);
         let mut is_removed = false;
-        if self.encode(py, parts, &mut scratch)?
+        if self.encode(py, &key.parts(self.rules), &mut scratch)?
             && let Some(region) = self.region(py)?
         {
             let (key, now) = (&scratch.key, self.now());

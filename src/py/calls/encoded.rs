@@ -1,0 +1,73 @@
+//! Calls of functions whose entries are bytes.
+
+use super::{Backend, Lookup, Miss};
+use crate::backend::memory::{self, Tally};
+use crate::py::encoded::{Encoded, Quick, Scratch};
+use crate::py::entries::Entries;
+use crate::py::ffi::{self, Object, Raised};
+use crate::py::key::{CallKey, KeyRules};
+use pyo3::prelude::*;
+
+impl Backend for Encoded {
+    /// The buffer with the key's bytes.
+    type Search = Scratch;
+    type Place = Scratch;
+
+    #[inline(always)]
+    fn of(entries: &Entries) -> &Self {
+        match entries {
+            Entries::Shared(encoded) => encoded,
+            Entries::Memory(_) => unreachable!("a call path is chosen by its entries"),
+        }
+    }
+
+    #[inline(always)]
+    fn look_up<K: CallKey>(
+        &self,
+        py: Python<'_>,
+        key: &K,
+        rules: KeyRules,
+        tally: Tally,
+    ) -> Result<Lookup<Scratch>, Raised> {
+        let mut scratch = Scratch::take(py);
+        let parts = key.parts(rules);
+        let lookup = match self.look_up(py, &parts, tally, &mut scratch) {
+            Quick::Hit(value) => memory::Lookup::Hit(value),
+            Quick::Miss { generation } => memory::Lookup::Miss { generation },
+            Quick::Pickled(found) => slowly(py, || self.unpickle(py, tally, &scratch, found))??,
+            Quick::Unsure => slowly(py, || self.look_up_asking(py, &parts, tally, &mut scratch))??,
+        };
+        Ok(match lookup {
+            memory::Lookup::Hit(value) => {
+                scratch.leave(py);
+                Lookup::Hit(value)
+            }
+            memory::Lookup::Miss { generation } => Lookup::Miss(Miss { generation, search: scratch }),
+        })
+    }
+
+    #[inline(always)]
+    fn hold<K: CallKey>(_: Python<'_>, _: &K, missed: Miss<Scratch>, place: &mut Scratch) -> Result<(), Raised> {
+        *place = missed.search;
+        Ok(())
+    }
+
+    /// Not a part of what is on the stack while the function runs.
+    #[inline(never)]
+    fn keep(&self, py: Python<'_>, scratch: &mut Scratch, value: &Object) -> Result<(), Raised> {
+        slowly(py, || self.keep(py, scratch, value, |_| true))??;
+        std::mem::take(scratch).leave(py);
+        Ok(())
+    }
+
+    fn bytes(py: Python<'_>, search: Scratch) -> Box<[u8]> {
+        let bytes = search.key.as_slice().into();
+        search.leave(py);
+        bytes
+    }
+}
+
+/// Does what is not the work of a hit. pyo3 is told that the thread is attached: else it would not drop exceptions at once.
+fn slowly<R>(py: Python<'_>, body: impl FnOnce() -> R) -> Result<R, Raised> {
+    ffi::attached(|_| ffi::guarded(py, body))
+}
