@@ -13,8 +13,6 @@ use pyo3::pyclass::PyVisit;
 pub(crate) struct Shape(u32);
 
 impl Shape {
-    /// No value at all.
-    const NOTHING: Shape = Shape(0);
     /// One value without a name.
     const LONE: Shape = Shape(1);
     /// The same, an exact int or str, in a cache where these equal nothing but each other.
@@ -360,7 +358,7 @@ impl<'a> Several<'a> {
     }
 
     /// Hashes each value and name once, which may run foreign code.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(given: Given<'a>, rules: KeyRules) -> Result<Self, Raised> {
         let mut fold = Fold::default();
         for &value in given.values {
@@ -373,7 +371,7 @@ impl<'a> Several<'a> {
     }
 
     /// The same for values that have been hashed and folded in order.
-    #[inline]
+    #[inline(always)]
     #[allow(clippy::cast_possible_truncation, reason = "2³⁰ arguments would fill 8 GiB of stack")]
     pub(crate) fn folded(values: &'a [Arg<'a>], names: Option<Arg<'a>>, fold: Fold, rules: KeyRules) -> Self {
         let named = if names.is_some() { Shape::NAMED } else { 0 };
@@ -396,6 +394,19 @@ impl CallKey for Several<'_> {
 }
 
 impl Several<'_> {
+    /// Whether the very objects are stored: no need to look at them, nor at their types.
+    #[inline(always)]
+    fn is_of_the_objects_of(&self, stored: &Key) -> bool {
+        let is_of_names = match (self.names, &stored.names) {
+            (Some(names), Some(stored)) => stored.is(&*names),
+            _ => true,
+        };
+        self.shape == stored.shape
+            && is_of_names
+            && stored.values().iter().zip(self.values).all(|(stored, value)| stored.is(&**value))
+    }
+
+    #[inline(never)]
     fn compare_values(&self, _: Python<'_>, stored: &Key) -> Match {
         if self.shape != stored.shape {
             return Match::Different;
@@ -431,10 +442,7 @@ impl Query<Key> for Several<'_> {
 
     #[inline(always)]
     fn compare(&self, py: Python<'_>, stored: &Key) -> Match {
-        if self.shape == Shape::NOTHING && stored.shape == Shape::NOTHING {
-            return Match::Equal;
-        }
-        self.compare_values(py, stored)
+        if self.is_of_the_objects_of(stored) { Match::Equal } else { self.compare_values(py, stored) }
     }
 
     fn hold(&self, py: Python<'_>, stored: &Key) -> Key {

@@ -53,6 +53,9 @@ impl From<Raised> for Unfit {
     }
 }
 
+/// As many values are arranged without an allocation.
+pub(crate) const FEW: usize = 8;
+
 const TAKES_MORE: usize = 0x04;
 const TAKES_KEYWORDS: usize = 0x08;
 
@@ -123,6 +126,55 @@ impl Parameters {
             && self.names[given.positional..].iter().zip(given.names).all(|(known, name)| known.is(&**name))
     }
 
+    /// The values in the order of the signature, one for each parameter, where names and omissions stand in that order, too: what
+    /// most calls with names come to. Saves a third of the way of [`Parameters::arrange`]. `None` says nothing of other calls.
+    #[inline(always)]
+    pub(crate) fn arrange_few<'a, 's>(
+        &'a self,
+        given: &Given<'a>,
+        places: &'s mut [Arg<'a>; FEW],
+    ) -> Option<&'s [Arg<'a>]> {
+        let places = places.get_mut(..self.names.len())?;
+        let (unnamed, named) = given.values.split_at_checked(given.positional)?;
+        if unnamed.len() > self.positional || unnamed.len() > places.len() {
+            return None;
+        }
+        let (first, rest) = places.split_at_mut(unnamed.len());
+        for (place, &value) in first.iter_mut().zip(unnamed) {
+            *place = value;
+        }
+        let left_out = self.names.get(unnamed.len()..)?.iter().zip(self.defaults.get(unnamed.len()..)?);
+        let mut names = given.names;
+        for ((place, (known, default)), at) in rest.iter_mut().zip(left_out).zip(unnamed.len()..) {
+            match names {
+                [name, others @ ..] if known.is(&**name) && at >= self.positional_only => {
+                    *place = *named.get(named.len() - names.len())?;
+                    names = others;
+                }
+                _ => *place = Arg::new(&default.as_ref()?.value),
+            }
+        }
+        if names.is_empty() { Some(places) } else { None }
+    }
+
+    /// Hashes each of the values that were arranged.
+    #[inline(always)]
+    pub(crate) fn fold(&self, arranged: &[Arg<'_>]) -> Result<Fold, Raised> {
+        let mut fold = Fold::default();
+        for (value, default) in arranged.iter().zip(&self.defaults) {
+            fold.add(match default {
+                Some(default) if default.value.is(&**value) => default.hash,
+                _ => ffi::hash(*value)?,
+            });
+        }
+        Ok(fold)
+    }
+
+    /// A value to fill places with.
+    pub(crate) fn filling(&self) -> Option<Arg<'_>> {
+        self.names.first().map(|name| Arg::new(name))
+    }
+
     /// How many values the arguments come to in the order of the signature.
     #[inline]
     pub(crate) fn count(&self, given: &Given<'_>) -> usize {
@@ -131,7 +183,6 @@ impl Parameters {
 
     /// Puts values in the order of the signature, with a default for what is left out, and hashes each of them once.
     /// `places` are `None`, as many as `count` says.
-    #[inline]
     pub(crate) fn arrange<'a>(&'a self, given: Given<'a>, places: &mut [Option<Arg<'a>>]) -> Result<Fold, Unfit> {
         let (unnamed, named) = given.values.split_at(given.positional);
         let (unnamed, more) = unnamed.split_at(unnamed.len().min(self.positional));

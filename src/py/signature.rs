@@ -2,9 +2,9 @@
 //!
 //! A signature knows no entries, so that several stores can share one.
 
-use super::ffi::{Arg, Call, Given, Raised};
-use super::key::{CallKey, KeyRules, Lone, Pair, Several};
-use super::parameters::{Parameters, Unfit};
+use super::ffi::{self, Arg, Call, Given, Raised};
+use super::key::{CallKey, Fold, KeyRules, Lone, Pair, Several};
+use super::parameters::{FEW, Parameters, Unfit};
 use crate::options::{Flavour, Settings};
 use pyo3::PyTraverseError;
 use pyo3::prelude::*;
@@ -82,43 +82,71 @@ impl Signature {
     #[inline(never)]
     fn with_any<W: WithKey>(&self, call: Call<'_>, work: W) -> Result<W::Output, Raised> {
         let given = call.given();
-        if self.parameters.as_ref().is_some_and(|parameters| parameters.stand_in_order(&given)) {
-            return match *given.values {
-                [value] => work.run(&Lone::new(value, self.rules)?),
-                _ => self.with_values(given.values, work),
-            };
+        let Some(parameters) = &self.parameters else {
+            return work.run(&Several::new(given, self.rules)?);
+        };
+        if !parameters.stand_in_order(&given) {
+            return self.with_arranged(parameters, given, work);
         }
-        self.with_key(given, work)
+        match *given.values {
+            [value] => work.run(&Lone::new(value, self.rules)?),
+            _ => self.with_values(given.values, work),
+        }
     }
 
     /// Makes the key of the given arguments and hands it to `work`.
     #[inline(never)]
     pub(crate) fn with_key<W: WithKey>(&self, given: Given<'_>, work: W) -> Result<W::Output, Raised> {
-        if let (None, &[value], true) = (given.tuple, given.values, self.lone_is_key) {
-            return work.run(&Lone::new(value, self.rules)?);
+        match &self.parameters {
+            _ if self.lone_is_key && given.values.len() == 1 && given.positional == 1 => {
+                work.run(&Lone::new(given.values[0], self.rules)?)
+            }
+            None => work.run(&Several::new(given, self.rules)?),
+            Some(parameters) => self.with_arranged(parameters, given, work),
         }
-        let Some(parameters) = &self.parameters else {
-            return work.run(&Several::new(given, self.rules)?);
-        };
-        let count = parameters.count(&given);
-        let mut few = [None; 8];
-        let mut many = Vec::new();
-        let places = if let Some(places) = few.get_mut(..count) {
-            places
-        } else {
-            many.resize(count, None);
-            &mut many[..]
-        };
-        let fold = match parameters.arrange(given, places) {
+    }
+
+    /// Values that are to be put in the order of the signature.
+    #[inline(always)]
+    fn with_arranged<W: WithKey>(
+        &self,
+        parameters: &Parameters,
+        given: Given<'_>,
+        work: W,
+    ) -> Result<W::Output, Raised> {
+        if let Some(filling) = parameters.filling()
+            && let Some(values) = parameters.arrange_few(&given, &mut [filling; FEW])
+        {
+            return self.with_folded(values, parameters.fold(values)?, work);
+        }
+        self.with_any_order(parameters, given, work)
+    }
+
+    #[inline(never)]
+    fn with_any_order<W: WithKey>(
+        &self,
+        parameters: &Parameters,
+        given: Given<'_>,
+        work: W,
+    ) -> Result<W::Output, Raised> {
+        let mut places = vec![None; parameters.count(&given)];
+        let fold = match parameters.arrange(given, &mut places) {
             Ok(fold) => fold,
             Err(Unfit::Raised(raised)) => return Err(raised),
             Err(Unfit::Mismatch) => return work.mismatch(),
         };
-        match super::ffi::all_present(places) {
-            // The only parameter, by name or by default.
-            Some(&[value]) => work.run(&Lone::hashed(value, fold.last(), self.rules)),
-            Some(values) => work.run(&Several::folded(values, None, fold, self.rules)),
+        match ffi::all_present(&places) {
+            Some(values) => self.with_folded(values, fold, work),
             None => work.mismatch(),
+        }
+    }
+
+    #[inline(always)]
+    fn with_folded<W: WithKey>(&self, values: &[Arg<'_>], fold: Fold, work: W) -> Result<W::Output, Raised> {
+        match *values {
+            // The only parameter, by name or by default.
+            [value] => work.run(&Lone::hashed(value, fold.last(), self.rules)),
+            _ => work.run(&Several::folded(values, None, fold, self.rules)),
         }
     }
 

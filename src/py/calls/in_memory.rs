@@ -56,6 +56,12 @@ impl Backend for InMemory {
     }
 
     #[inline(always)]
+    fn keep_of<K: CallKey>(&self, py: Python<'_>, key: &K, missed: Miss<()>, value: &Object) -> Result<(), Raised> {
+        let mut entry = Some(StoredEntry { key: key.to_key(py)?, value: value.clone_ref(py) });
+        self.keep(py, key.hash(), missed.generation, &mut entry, || true)
+    }
+
+    #[inline(always)]
     fn bytes(_: Python<'_>, (): ()) -> Box<[u8]> {
         Box::default()
     }

@@ -77,6 +77,20 @@ trait Backend: Sized + 'static {
     /// Stores the value that belongs into `place`.
     fn keep(&self, py: Python<'_>, place: &mut Self::Place, value: &Object) -> Result<(), Raised>;
 
+    /// Stores the value of a key that was kept while it was computed.
+    #[inline(always)]
+    fn keep_of<K: CallKey>(
+        &self,
+        py: Python<'_>,
+        key: &K,
+        missed: Miss<Self::Search>,
+        value: &Object,
+    ) -> Result<(), Raised> {
+        let mut place = Self::Place::default();
+        Self::hold(py, key, missed, &mut place)?;
+        self.keep(py, &mut place, value)
+    }
+
     /// The bytes of the key, where a backend makes any.
     fn bytes(py: Python<'_>, search: Self::Search) -> Box<[u8]>;
 }

@@ -43,9 +43,7 @@ impl Answer for Values {
     ) -> Result<Object, Raised> {
         let this = this.get();
         let value = call.forward(py, this.function())?;
-        let mut place = B::Place::default();
-        B::hold(py, key, missed, &mut place)?;
-        B::of(&this.cache().entries).keep(py, &mut place, &value)?;
+        B::of(&this.cache().entries).keep_of(py, key, missed, &value)?;
         Ok(value)
     }
 
