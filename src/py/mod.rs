@@ -5,8 +5,10 @@ pub(crate) mod async_flight;
 pub(crate) mod awaitable;
 pub(crate) mod cache;
 pub(crate) mod cached_function;
+pub(crate) mod cached_function_type;
 pub(crate) mod calls;
 pub(crate) mod clock;
+pub(crate) mod decorate;
 pub(crate) mod decorator;
 #[cfg(unix)]
 pub(crate) mod encoded;
@@ -16,6 +18,7 @@ pub(crate) mod entries;
 pub(crate) mod error;
 pub(crate) mod event_loop;
 pub(crate) mod ffi;
+pub(crate) mod function_kind;
 #[cfg(unix)]
 pub(crate) mod identity;
 pub(crate) mod in_memory;
@@ -25,6 +28,7 @@ pub(crate) mod method;
 pub(crate) mod names;
 pub(crate) mod parameters;
 pub(crate) mod pending_call;
+pub(crate) mod settings;
 pub(crate) mod signature;
 pub(crate) mod spare;
 pub(crate) mod steps;
@@ -49,7 +53,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("SharedStats", info::shared_stats_type(py)?)?;
     module.add("SharedRegion", info::shared_region_type(py)?)?;
     module.add("SharedCacheWarning", py.get_type::<error::SharedCacheWarning>())?;
-    module.add("CachedFunction", cached_function::cached_function_type(py)?)?;
+    module.add("CachedFunction", cached_function_type::cached_function_type(py)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     // For tests, and so not among the names that the package exports.
     #[cfg(unix)]

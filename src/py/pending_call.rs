@@ -539,7 +539,7 @@ impl PendingCall {
         let Some(state) = self.end(py) else { return Ok(Step::Return(value)) };
         let function = self.function.get();
         let kept = match &state.stage {
-            Stage::Running(Seat { flight, .. }) if function.options().max_size != Some(0) => {
+            Stage::Running(Seat { flight, .. }) if function.settings().options.max_size != Some(0) => {
                 let flight = flight.get();
                 function.cache().entries.keep(py, &self.key, &value, state.generation, || !flight.is_stale())
             }
