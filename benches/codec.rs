@@ -9,7 +9,7 @@
 mod codec {
     use criterion::{Criterion, criterion_group};
     use std::hint::black_box;
-    use warp_cache::backend::shared::codec::{EncodeError, Encoder, Value, decode};
+    use warp_cache::codec::{EncodeError, Encoder, Value, decode};
 
     type Write = fn(&mut Encoder<'_>) -> Result<(), EncodeError>;
 

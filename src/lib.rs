@@ -18,6 +18,8 @@
 
 pub mod backend;
 pub mod clock;
+#[cfg(unix)]
+pub mod codec;
 pub mod flight;
 pub mod options;
 pub mod policy;

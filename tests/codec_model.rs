@@ -7,7 +7,7 @@
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use std::sync::LazyLock;
-use warp_cache::backend::shared::codec::{Damaged, EncodeError, Encoder, MAX_DEPTH, Value, decode};
+use warp_cache::codec::{Damaged, EncodeError, Encoder, MAX_DEPTH, Value, decode};
 
 /// A value. Floats are their bits, so that equal trees are the same to the bit.
 #[derive(Clone, Debug, PartialEq)]

@@ -11,13 +11,14 @@ use super::identity::{self, Identified, Identity};
 use super::info;
 use super::key::{CallKey, KeptKey, KeyRules, Parts};
 use crate::backend::memory::{Lookup, Tally};
-use crate::backend::shared::codec;
 use crate::backend::shared::directory::Location;
 use crate::backend::shared::error::Error;
 use crate::backend::shared::handle::{Handle, Notice};
+use crate::backend::shared::parameters::Parameters;
 use crate::backend::shared::region::{self, Count, Purpose, Region};
 use crate::backend::shared::shard::{BUDGET, GaveUp, Kept};
 use crate::clock::Clock;
+use crate::codec;
 use crate::options::{Flavour, Naming, OptionsError, Settings, Version};
 use crate::stats::Stats;
 use crate::sync::each_thread;
@@ -121,7 +122,7 @@ impl Encoded {
             },
         };
         let version = py.version_info();
-        let parameters = codec::Parameters {
+        let parameters = Parameters {
             max_size: max_size as u64,
             max_key_size: options.max_key_size,
             max_value_size: options.max_value_size,

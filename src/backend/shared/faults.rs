@@ -1,9 +1,9 @@
 //! What a region must survive besides kills: damage, stopped processes, a crowd. How much of it is tried is for the environment
 //! to say.
 
-use super::codec::Parameters;
 use super::directory::Location;
 use super::handle::Handle;
+use super::parameters::Parameters;
 use super::region::{self, Count, Counts, Purpose, Region};
 use super::shard::{BUDGET, GaveUp, Kept};
 use super::testing::{Actor, Dice, command, listen, place, role, say};

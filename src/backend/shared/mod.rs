@@ -13,7 +13,6 @@
 
 mod atomic;
 pub mod boot;
-pub mod codec;
 pub mod directory;
 pub mod error;
 pub mod facts;
@@ -24,6 +23,7 @@ pub mod geometry;
 pub mod handle;
 pub mod liveness;
 pub mod map;
+pub mod parameters;
 #[cfg(not(loom))]
 pub mod region;
 pub mod shard;

@@ -14,7 +14,6 @@
 
 use super::atomic::{AtomicU64, Ordering};
 use super::boot::BootId;
-use super::codec::{self, Parameters};
 use super::directory::Location;
 use super::error::{Error, Reason};
 use super::facts::Identity;
@@ -23,6 +22,7 @@ use super::fork::{self, PerProcess};
 use super::geometry::Geometry;
 use super::liveness::{Member, Membership, Owner};
 use super::map::{Map, WORD};
+use super::parameters::{self, Parameters};
 use super::shard::{Census, Draft, Event, Found, GaveUp, Kept, Local, MOST_LOCALS, Room, Shard, Total};
 use crate::options::{Choice, Strategy};
 use rustix::io::Errno;
@@ -77,7 +77,7 @@ impl Purpose {
         let start = readable.len().saturating_sub(Self::READABLE);
         let readable = readable[start..].trim_start_matches(['.', '-']);
         let readable = if readable.is_empty() || readable.starts_with("tmp-") { "_" } else { readable };
-        let parameters = codec::encode_parameters(&self.parameters).unwrap_or_default();
+        let parameters = parameters::encode(&self.parameters).unwrap_or_default();
         let hash = xxhash_rust::xxh3::xxh3_128(&[&self.digest.to_le_bytes()[..], &parameters].concat());
         format!("{readable}-{hash:032x}{}", files::SUFFIX)
     }
@@ -149,7 +149,7 @@ fn header(purpose: &Purpose, boot: BootId, seed: u64) -> [u8; RETIRED] {
     put(16, &boot.0);
     put(SEED, &seed.to_ne_bytes());
     put(DIGEST, &purpose.digest.to_ne_bytes());
-    let record = codec::encode_parameters(&purpose.parameters).unwrap_or_default();
+    let record = parameters::encode(&purpose.parameters).unwrap_or_default();
     put(RECORD, &[record.len().to_le_bytes()[0]]);
     put(RECORD + 1, &record);
     let label = beginning(&purpose.label).as_bytes();
@@ -168,7 +168,7 @@ fn read_header(map: &Map) -> Option<(Purpose, u64)> {
     let digest = u128::from_ne_bytes(*bytes[DIGEST..].first_chunk()?);
     let boot = BootId(*bytes[16..].first_chunk()?);
     let record = bytes[RECORD + 1..LABEL].get(..usize::from(bytes[RECORD]))?;
-    let parameters = codec::decode_parameters(record).ok()?;
+    let parameters = parameters::decode(record).ok()?;
     let label = bytes[LABEL + 2..CHECKED].get(..usize::from(u16::from_le_bytes([bytes[LABEL], bytes[LABEL + 1]])))?;
     let purpose = Purpose { label: std::str::from_utf8(label).ok()?.to_owned(), digest, parameters };
     let is_ours = header(&purpose, boot, seed) == bytes && boot.agrees(BootId::current());

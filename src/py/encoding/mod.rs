@@ -14,7 +14,7 @@ use super::ffi::{self, Arg, Digits, Object, Raised, Text, View};
 use super::key::Parts;
 use super::names;
 use super::parameters::Unhashable;
-use crate::backend::shared::codec::{self, EncodeError, Encoder, Value};
+use crate::codec::{self, EncodeError, Encoder, Value};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyBool;

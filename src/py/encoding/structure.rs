@@ -20,7 +20,7 @@
 //! and 1.0 differ.
 
 use super::{Place, Tools, Unencoded, put_view};
-use crate::backend::shared::codec::Encoder;
+use crate::codec::Encoder;
 use crate::py::ffi::{self, Arg, Object, View};
 use crate::py::names;
 use pyo3::prelude::*;

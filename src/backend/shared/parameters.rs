@@ -2,7 +2,7 @@
 //!
 //! It is read once, when a region is opened, so bincode's 25 ns do not matter here. It has no lengths and nests nothing.
 
-use super::{Damaged, EncodeError};
+use crate::codec::{Damaged, EncodeError};
 use bincode::config::{self, Configuration, Limit, LittleEndian, Varint};
 
 /// More than the longest record, which takes 39 bytes.
@@ -37,7 +37,7 @@ pub struct Parameters {
 type Record = (u64, u32, u32, Option<u64>, u8, bool, u8, (u8, u8), u32);
 
 /// The record as bytes, 39 of them at most.
-pub fn encode_parameters(parameters: &Parameters) -> Result<Vec<u8>, EncodeError> {
+pub fn encode(parameters: &Parameters) -> Result<Vec<u8>, EncodeError> {
     let Parameters { max_size, max_key_size, max_value_size, ttl_ns, strategy, typed, pickle_protocol, python, layout } =
         *parameters;
     let record: Record =
@@ -46,7 +46,7 @@ pub fn encode_parameters(parameters: &Parameters) -> Result<Vec<u8>, EncodeError
 }
 
 /// The record that all of `bytes` is.
-pub fn decode_parameters(bytes: &[u8]) -> Result<Parameters, Damaged> {
+pub fn decode(bytes: &[u8]) -> Result<Parameters, Damaged> {
     let (record, size) = bincode::decode_from_slice::<Record, _>(bytes, CONFIGURATION).map_err(|_| Damaged)?;
     if size != bytes.len() {
         return Err(Damaged);
@@ -75,12 +75,12 @@ mod tests {
     #[test]
     fn the_record_is_these_bytes() {
         let usual = [128, 251, 0, 2, 251, 0, 16, 0, 3, 1, 5, 3, 14, 1];
-        assert_eq!(encode_parameters(&USUAL), Ok(usual.to_vec()));
-        assert_eq!(decode_parameters(&usual), Ok(USUAL));
+        assert_eq!(encode(&USUAL), Ok(usual.to_vec()));
+        assert_eq!(decode(&usual), Ok(USUAL));
         let timed = Parameters { ttl_ns: Some(1_500_000_000), typed: false, ..USUAL };
         let bytes = [128, 251, 0, 2, 251, 0, 16, 1, 252, 0, 0x2f, 0x68, 0x59, 3, 0, 5, 3, 14, 1];
-        assert_eq!(encode_parameters(&timed), Ok(bytes.to_vec()));
-        assert_eq!(decode_parameters(&bytes), Ok(timed));
+        assert_eq!(encode(&timed), Ok(bytes.to_vec()));
+        assert_eq!(decode(&bytes), Ok(timed));
     }
 
     #[test]
@@ -93,28 +93,28 @@ mod tests {
             layout: u32::MAX,
             ..USUAL
         };
-        let bytes = encode_parameters(&longest).expect("room");
-        assert_eq!((bytes.len(), decode_parameters(&bytes)), (39, Ok(longest)));
+        let bytes = encode(&longest).expect("room");
+        assert_eq!((bytes.len(), decode(&bytes)), (39, Ok(longest)));
     }
 
     #[test]
     fn a_record_that_is_cut_extended_or_no_record_is_damaged() {
-        let bytes = encode_parameters(&USUAL).expect("room");
+        let bytes = encode(&USUAL).expect("room");
         for size in 0..bytes.len() {
-            assert_eq!(decode_parameters(&bytes[..size]), Err(Damaged), "{size}");
+            assert_eq!(decode(&bytes[..size]), Err(Damaged), "{size}");
         }
-        assert_eq!(decode_parameters(&[&bytes[..], &[0]].concat()), Err(Damaged));
+        assert_eq!(decode(&[&bytes[..], &[0]].concat()), Err(Damaged));
         // A bool that is 2.
-        assert_eq!(decode_parameters(&[128, 251, 0, 2, 251, 0, 16, 0, 3, 2, 5, 3, 14, 1]), Err(Damaged));
-        assert_eq!(decode_parameters(&[0xff; 1000]), Err(Damaged));
+        assert_eq!(decode(&[128, 251, 0, 2, 251, 0, 16, 0, 3, 2, 5, 3, 14, 1]), Err(Damaged));
+        assert_eq!(decode(&[0xff; 1000]), Err(Damaged));
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
-            if let Ok(parameters) = decode_parameters(&bytes) {
-                let again = encode_parameters(&parameters).map_err(|error| TestCaseError::fail(error.to_string()))?;
-                prop_assert_eq!(decode_parameters(&again), Ok(parameters));
+            if let Ok(parameters) = decode(&bytes) {
+                let again = encode(&parameters).map_err(|error| TestCaseError::fail(error.to_string()))?;
+                prop_assert_eq!(decode(&again), Ok(parameters));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The bytes that keys and values are in a shared region. They are a file format, and other processes read them.
+//! Keys and values as bytes, for a cache that is not in this process alone. They are a format: other processes read them.
 //!
 //! Nothing here knows Python, nor where the bytes lie. What is written is checked against a limit, and what is read may be
 //! anything at all: no bytes make the decoder panic, recurse or allocate. A value has one encoding, so whatever decodes
@@ -29,11 +29,9 @@
 
 mod decode;
 mod encode;
-mod parameters;
 
 pub use decode::{Damaged, Floats, Items, Value, decode};
 pub use encode::{EncodeError, Encoder};
-pub use parameters::{Parameters, decode_parameters, encode_parameters};
 
 use std::ops::RangeInclusive;
 
