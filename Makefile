@@ -31,11 +31,11 @@ test-rust: ## Run the tests of the cache core, which need no Python
 torture: ## Kill, stop and damage what shares a cache for ten minutes (`make test` does so for seconds)
 	WARP_CACHE_KILLS=20000 WARP_CACHE_DAMAGES=100000 WARP_CACHE_FILE_DAMAGES=20000 WARP_CACHE_LENGTH_STEP=7 \
 		WARP_CACHE_OPS=200000000 \
-		$(CARGO) test --release --no-default-features --lib -- --nocapture --test-threads=1 shared::torture shared::faults
+		$(CARGO) test --release --no-default-features --lib -- --nocapture --test-threads=1 shared::tests::torture shared::tests::faults
 
 loom: ## Model the shared backend's shards, and check that each ordering is needed
 	RUSTFLAGS="--cfg loom" RUST_BACKTRACE=0 CARGO_PROFILE_TEST_OPT_LEVEL=2 $(CARGO) test --no-default-features --lib \
-		--target-dir $(or $(CARGO_TARGET_DIR),target)/loom -- --nocapture shared::models
+		--target-dir $(or $(CARGO_TARGET_DIR),target)/loom -- --nocapture shared::tests::models
 
 test-python: build $(VENV)/.tools ## Run the tests of the extension, a process for each core
 	@# The end of a worker ends the run: another in its place would hide the crash, or hang.

@@ -3,4 +3,5 @@
 
 pub mod memory;
 #[cfg(unix)]
-pub mod shared;
+#[cfg_attr(not(feature = "python"), allow(dead_code, reason = "the layer that calls it is not compiled"))]
+pub(crate) mod shared;

@@ -112,7 +112,7 @@ pub(super) mod modelled {
 
     /// A word of a shard.
     #[derive(Debug)]
-    pub struct AtomicU64 {
+    pub(crate) struct AtomicU64 {
         word: real::AtomicU64,
         role: Role,
         /// Never written.

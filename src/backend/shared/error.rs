@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Why there is no shared region.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Error {
+pub(crate) enum Error {
     /// What is there is not to be trusted.
     Refused {
         /// Where it is.
@@ -44,7 +44,7 @@ pub enum Error {
 
 /// What is wrong with a file or a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub(crate) enum Reason {
     /// It is a symbolic link.
     SymbolicLink,
     /// It is no folder.
@@ -89,7 +89,7 @@ pub enum Reason {
 
 /// What stands in the way of using a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     Refused(Reason),
     Failed(Errno),
 }
@@ -102,7 +102,7 @@ impl From<Errno> for Trouble {
 
 impl Trouble {
     /// The error for the file of this path.
-    pub(super) fn at(self, action: &'static str, path: &Path) -> Error {
+    pub(crate) fn at(self, action: &'static str, path: &Path) -> Error {
         match self {
             Self::Refused(reason) => Error::refused(path, reason),
             Self::Failed(errno) => Error::of_room(action, path, 0, errno),
@@ -111,16 +111,16 @@ impl Trouble {
 }
 
 impl Error {
-    pub(super) fn system(action: &'static str, path: &Path, errno: Errno) -> Self {
+    pub(crate) fn system(action: &'static str, path: &Path, errno: Errno) -> Self {
         Self::System { action, path: path.to_path_buf(), errno }
     }
 
-    pub(super) fn refused(path: &Path, reason: Reason) -> Self {
+    pub(crate) fn refused(path: &Path, reason: Reason) -> Self {
         Self::Refused { path: path.to_path_buf(), reason }
     }
 
     /// The error of an operation that takes room, which is none where the file is empty.
-    pub(super) fn of_room(action: &'static str, path: &Path, bytes: u64, errno: Errno) -> Self {
+    pub(crate) fn of_room(action: &'static str, path: &Path, bytes: u64, errno: Errno) -> Self {
         match errno {
             Errno::NOSPC | Errno::DQUOT => Self::Full { path: path.to_path_buf(), bytes },
             _ => Self::system(action, path, errno),

@@ -6,13 +6,13 @@ pub(super) const LINE: usize = 8;
 
 /// The parts of one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Geometry {
+pub(crate) struct Geometry {
     /// How many entries the shard has room for.
-    pub slots: usize,
+    pub(crate) slots: usize,
     /// How many chunks there are for what does not fit into a slot.
-    pub chunks: usize,
+    pub(crate) chunks: usize,
     /// The most bytes of a key and a value together.
-    pub most_bytes: usize,
+    pub(crate) most_bytes: usize,
     index_places: usize,
     slots_start: usize,
     chunks_start: usize,
@@ -21,22 +21,22 @@ pub struct Geometry {
 
 impl Geometry {
     /// Control words of a shard: two lines.
-    pub const CONTROL: usize = 2 * LINE;
+    pub(crate) const CONTROL: usize = 2 * LINE;
     /// Words of a slot: a header, then the first bytes of key and value.
-    pub const SLOT: usize = 32;
+    pub(crate) const SLOT: usize = 32;
     /// Words of a slot's header.
-    pub const HEADER: usize = 8;
+    pub(crate) const HEADER: usize = 8;
     /// Bytes of key and value that a slot holds itself.
-    pub const INLINE: usize = (Self::SLOT - Self::HEADER) * 8;
+    pub(crate) const INLINE: usize = (Self::SLOT - Self::HEADER) * 8;
     /// Words of a chunk, the first of which says whose it is and which is next.
-    pub const CHUNK: usize = 64;
+    pub(crate) const CHUNK: usize = 64;
     /// Bytes that a chunk holds.
-    pub const CHUNK_BYTES: usize = (Self::CHUNK - 1) * 8;
+    pub(crate) const CHUNK_BYTES: usize = (Self::CHUNK - 1) * 8;
     /// The most slots and chunks: their numbers, one more than the place, fit into 32 bits.
-    pub const MOST: usize = (1 << 31) - 1;
+    pub(crate) const MOST: usize = (1 << 31) - 1;
 
     /// A shard of that many slots, whose largest entry has that many bytes. `None` if it can't be addressed.
-    pub fn new(slots: usize, most_bytes: usize) -> Option<Self> {
+    pub(crate) fn new(slots: usize, most_bytes: usize) -> Option<Self> {
         let chunks = slots.checked_mul(Self::chunks_for(most_bytes))?;
         if slots > Self::MOST || chunks > Self::MOST {
             return None;
@@ -49,17 +49,17 @@ impl Geometry {
     }
 
     /// How many chunks an entry of that many bytes takes.
-    pub const fn chunks_for(bytes: usize) -> usize {
+    pub(crate) const fn chunks_for(bytes: usize) -> usize {
         bytes.saturating_sub(Self::INLINE).div_ceil(Self::CHUNK_BYTES)
     }
 
     /// Places of the index: at least half of them are empty.
-    pub fn index_places(&self) -> usize {
+    pub(crate) fn index_places(&self) -> usize {
         self.index_places
     }
 
     /// Words of the whole shard.
-    pub fn words(&self) -> usize {
+    pub(crate) fn words(&self) -> usize {
         self.words
     }
 

@@ -1,10 +1,10 @@
 //! The region that one function uses: opened when it is first needed, left when it is retired, and in this process's memory
 //! where there can be no other.
 
-use super::directory::Location;
 use super::error::Error;
-use super::fork::PerProcess;
 use super::region::{Purpose, Region, Tallies};
+use super::system::directory::Location;
+use super::system::fork::PerProcess;
 use crate::clock::Clock;
 use crate::sync::{Published, Token};
 use std::fmt;
@@ -16,7 +16,7 @@ const MOST_GIVE_UPS: u32 = 3;
 
 /// What the user is to know of a function's region, once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
+pub(crate) enum Notice {
     /// The values are cached in this process alone.
     Private(Error),
     /// So they are, and memory is short: no more than so many.
@@ -44,7 +44,7 @@ impl fmt::Display for Notice {
 
 /// The region of one function.
 #[derive(Debug)]
-pub struct Handle {
+pub(crate) struct Handle {
     /// Where the user wants the file. Else it is where the user of the process that opens it has it: one may decorate, and
     /// another, after a fork, call.
     asked: Option<Location>,
@@ -71,7 +71,7 @@ impl Handle {
     const FIRST_RETRY: u64 = 10_000_000_000;
 
     /// A region in a file, to be opened when it is needed.
-    pub fn new(asked: Option<Location>, purpose: Purpose) -> Self {
+    pub(crate) fn new(asked: Option<Location>, purpose: Purpose) -> Self {
         Self {
             asked,
             purpose,
@@ -88,7 +88,7 @@ impl Handle {
     }
 
     /// A region in memory that processes share that fork from this one from now on.
-    pub fn private(asked: Option<Location>, purpose: Purpose) -> Self {
+    pub(crate) fn private(asked: Option<Location>, purpose: Purpose) -> Self {
         let region = Region::private(Some(&asked.clone().unwrap_or_else(Location::find)), &purpose);
         let inherited = Mutex::new(region.ok().map(Arc::new));
         Self { is_private: true, inherited, ..Self::new(asked, purpose) }
@@ -100,7 +100,7 @@ impl Handle {
 
     /// Lends the region, if it is open and may be used. `read` must not run foreign code.
     #[inline(always)]
-    pub fn with<R>(&self, token: Token<'_>, read: impl FnOnce(&Region) -> R) -> Option<R> {
+    pub(crate) fn with<R>(&self, token: Token<'_>, read: impl FnOnce(&Region) -> R) -> Option<R> {
         self.open.get().read(token, |open| match open {
             Some(region) if region.is_current() => Some(read(region)),
             _ => None,
@@ -108,13 +108,13 @@ impl Handle {
     }
 
     /// The region, if it is open and may be used.
-    pub fn region(&self, token: Token<'_>) -> Option<Arc<Region>> {
+    pub(crate) fn region(&self, token: Token<'_>) -> Option<Arc<Region>> {
         self.open.get().read(token, |open| open.filter(|region| region.is_current()).map(Arc::clone))
     }
 
     /// Opens the region, in a file if there can be one; `None` if there can be none at all. May take seconds: not to be called
     /// with a lock.
-    pub fn renew(&self) -> (Option<Arc<Region>>, Option<Notice>) {
+    pub(crate) fn renew(&self) -> (Option<Arc<Region>>, Option<Notice>) {
         let inherited = self.inherited.try_lock().ok().and_then(|inherited| inherited.clone());
         if let Some(inherited) = inherited.filter(|region| region.is_current() && region.attend()) {
             let notice = self.notice_of_memory(&inherited, None);
@@ -177,13 +177,13 @@ impl Handle {
     }
 
     /// Whether it is time to look if the region can be in a file by now.
-    pub fn is_retry_due(&self) -> bool {
+    pub(crate) fn is_retry_due(&self) -> bool {
         let retry_at = self.retry_at.load(Ordering::Relaxed);
         retry_at != 0 && Clock::Machine.now() >= retry_at
     }
 
     /// Tries again to have the region in a file. May take seconds.
-    pub fn retry(&self) -> Option<Arc<Region>> {
+    pub(crate) fn retry(&self) -> Option<Arc<Region>> {
         self.postpone();
         let region = Region::open(&self.location(), &self.purpose).ok().filter(Region::attend)?;
         self.retry_at.store(0, Ordering::Relaxed);
@@ -191,22 +191,22 @@ impl Handle {
     }
 
     /// Uses another region from now on.
-    pub fn replace(&self, token: Token<'_>, region: &Arc<Region>) {
+    pub(crate) fn replace(&self, token: Token<'_>, region: &Arc<Region>) {
         drop(self.open.get().replace_if(token, Some(region), |_| true));
     }
 
     /// Whether there can be no region, and it is not time to look again if there can be one.
-    pub fn is_off(&self) -> bool {
+    pub(crate) fn is_off(&self) -> bool {
         self.is_off.load(Ordering::Relaxed) && !self.is_retry_due()
     }
 
     /// What counts the calls of this process while there is no region.
-    pub fn tallies(&self) -> &Tallies {
+    pub(crate) fn tallies(&self) -> &Tallies {
         &self.tallies
     }
 
     /// Uses a region from now on, unless another one may be used by now, which is returned then.
-    pub fn settle(&self, token: Token<'_>, region: Arc<Region>) -> Arc<Region> {
+    pub(crate) fn settle(&self, token: Token<'_>, region: Arc<Region>) -> Arc<Region> {
         let is_due = |open: Option<&Arc<Region>>| open.is_none_or(|open| !open.is_current());
         match self.open.get().replace_if(token, Some(&region), is_due) {
             Err(Some(other)) => other,
@@ -217,7 +217,7 @@ impl Handle {
 
     /// Leaves the region if this process can no longer be a member of it, as when it has become another user's, and says whether
     /// it did: then nothing is wrong with the region itself. Takes some system calls.
-    pub fn leave_if_outside(&self, token: Token<'_>, region: &Region) -> bool {
+    pub(crate) fn leave_if_outside(&self, token: Token<'_>, region: &Region) -> bool {
         if region.attend() {
             return false;
         }
@@ -228,7 +228,7 @@ impl Handle {
 
     /// Notes whether a store or a removal could have its shard. If many in a row could not, retires the region. May take
     /// seconds then.
-    pub fn note(&self, region: &Region, could: bool) {
+    pub(crate) fn note(&self, region: &Region, could: bool) {
         if could {
             if self.give_ups.load(Ordering::Relaxed) != 0 {
                 self.give_ups.store(0, Ordering::Relaxed);
@@ -240,7 +240,7 @@ impl Handle {
     }
 
     /// Removes the region for all processes. Returns whether there was a file.
-    pub fn unlink(&self) -> Result<bool, Error> {
+    pub(crate) fn unlink(&self) -> Result<bool, Error> {
         let location = self.location();
         if self.is_private || !location.path().join(self.purpose.file_name()).exists() {
             return Ok(false);
@@ -250,7 +250,7 @@ impl Handle {
     }
 
     /// What is to be said of a region that may have lacked room.
-    pub fn notice_of(&self, region: &Region) -> Option<Notice> {
+    pub(crate) fn notice_of(&self, region: &Region) -> Option<Notice> {
         if region.has_lacked_room() { self.once(Some(Notice::Full)) } else { None }
     }
 

@@ -12,30 +12,17 @@
 //! alone, since other processes write it at the same time. An [`Error`](error::Error) means: cache in this process alone.
 
 mod atomic;
-pub mod boot;
-pub mod directory;
-pub mod error;
-pub mod facts;
-pub mod files;
-pub mod fork;
-pub mod geometry;
+pub(crate) mod error;
+pub(crate) mod geometry;
 #[cfg(not(loom))]
-pub mod handle;
-pub mod liveness;
-pub mod map;
-pub mod parameters;
+pub(crate) mod handle;
+pub(crate) mod parameters;
 #[cfg(not(loom))]
-pub mod region;
-pub mod shard;
+pub(crate) mod region;
+pub(crate) mod shard;
+pub(crate) mod system;
 
-#[cfg(all(test, not(feature = "python"), not(loom)))]
-mod faults;
-#[cfg(all(test, loom))]
-mod models;
 #[cfg(all(test, not(loom)))]
 mod mortal;
 #[cfg(test)]
-#[cfg_attr(loom, allow(dead_code, reason = "what needs it is not compiled"))]
-mod testing;
-#[cfg(all(test, not(loom)))]
-mod torture;
+mod tests;

@@ -31,7 +31,7 @@ fn lives() -> bool {
 /// The standard library's, as far as it is used.
 #[derive(Debug)]
 #[repr(transparent)]
-pub struct AtomicU64(Word);
+pub(crate) struct AtomicU64(Word);
 
 impl AtomicU64 {
     pub(crate) const fn new(value: u64) -> Self {

@@ -12,32 +12,32 @@ const CONFIGURATION: Configuration<LittleEndian, Varint, Limit<MOST_BYTES>> = co
 
 /// What a region was made for. Processes for which any of it differs do not share one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parameters {
+pub(crate) struct Parameters {
     /// The most entries.
-    pub max_size: u64,
+    pub(crate) max_size: u64,
     /// The most bytes of a key.
-    pub max_key_size: u32,
+    pub(crate) max_key_size: u32,
     /// The most bytes of a value.
-    pub max_value_size: u32,
+    pub(crate) max_value_size: u32,
     /// How long a value stays valid; `None` for ever.
-    pub ttl_ns: Option<u64>,
+    pub(crate) ttl_ns: Option<u64>,
     /// The number of the eviction strategy.
-    pub strategy: u8,
+    pub(crate) strategy: u8,
     /// Whether equal arguments of different types are different keys.
-    pub typed: bool,
+    pub(crate) typed: bool,
     /// The protocol of the pickles.
-    pub pickle_protocol: u8,
+    pub(crate) pickle_protocol: u8,
     /// The version of Python, major and minor.
-    pub python: (u8, u8),
+    pub(crate) python: (u8, u8),
     /// The number of the region's layout.
-    pub layout: u32,
+    pub(crate) layout: u32,
 }
 
 /// The record's fields in their order in the file.
 type Record = (u64, u32, u32, Option<u64>, u8, bool, u8, (u8, u8), u32);
 
 /// The record as bytes, 39 of them at most.
-pub fn encode(parameters: &Parameters) -> Result<Vec<u8>, EncodeError> {
+pub(crate) fn encode(parameters: &Parameters) -> Result<Vec<u8>, EncodeError> {
     let Parameters { max_size, max_key_size, max_value_size, ttl_ns, strategy, typed, pickle_protocol, python, layout } =
         *parameters;
     let record: Record =
@@ -46,7 +46,7 @@ pub fn encode(parameters: &Parameters) -> Result<Vec<u8>, EncodeError> {
 }
 
 /// The record that all of `bytes` is.
-pub fn decode(bytes: &[u8]) -> Result<Parameters, Damaged> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<Parameters, Damaged> {
     let (record, size) = bincode::decode_from_slice::<Record, _>(bytes, CONFIGURATION).map_err(|_| Damaged)?;
     if size != bytes.len() {
         return Err(Damaged);

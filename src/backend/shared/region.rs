@@ -13,17 +13,17 @@
 //! the parameters, which the header must confirm; see [`super::geometry`].
 
 use super::atomic::{AtomicU64, Ordering};
-use super::boot::BootId;
-use super::directory::Location;
 use super::error::{Error, Reason};
-use super::facts::Identity;
-use super::files::{self, Size};
-use super::fork::{self, PerProcess};
 use super::geometry::Geometry;
-use super::liveness::{Member, Membership, Owner};
-use super::map::{Map, WORD};
 use super::parameters::{self, Parameters};
 use super::shard::{Census, Draft, Event, Found, GaveUp, Kept, Local, MOST_LOCALS, Room, Shard, Total};
+use super::system::boot::BootId;
+use super::system::directory::Location;
+use super::system::facts::Identity;
+use super::system::files::{self, Size};
+use super::system::fork::{self, PerProcess};
+use super::system::liveness::{Member, Membership, Owner};
+use super::system::map::{Map, WORD};
 use crate::options::{Choice, Strategy};
 use rustix::io::Errno;
 use std::collections::HashSet;
@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 
 /// The number of the layout. Whoever changes one word of it, of a shard or of the codec changes this, so that other builds keep
 /// to other files.
-pub const LAYOUT: u32 = 2;
+pub(crate) const LAYOUT: u32 = 2;
 
 /// Up to so many entries, all are in one shard, and the order of eviction is exact.
 const EXACT: usize = 1024;
@@ -58,20 +58,20 @@ const CONTROLS: usize = MEMBERS + PAGE;
 
 /// What a region is for: who opens one must want the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Purpose {
+pub(crate) struct Purpose {
     /// The function, for people.
-    pub label: String,
+    pub(crate) label: String,
     /// The function, for the machine: different for different ones.
-    pub digest: u128,
+    pub(crate) digest: u128,
     /// The parameters of the cache.
-    pub parameters: Parameters,
+    pub(crate) parameters: Parameters,
 }
 
 impl Purpose {
     const READABLE: usize = 40;
 
     /// The name of the region's file: the label as far as it fits, and a hash of all that makes it another region.
-    pub fn file_name(&self) -> String {
+    pub(crate) fn file_name(&self) -> String {
         let plain = |char: char| if char.is_ascii_alphanumeric() || "._-".contains(char) { char } else { '_' };
         let readable: String = self.label.chars().map(plain).collect();
         let start = readable.len().saturating_sub(Self::READABLE);
@@ -177,7 +177,7 @@ fn read_header(map: &Map) -> Option<(Purpose, u64)> {
 
 /// What a region counts for all processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Count {
+pub(crate) enum Count {
     /// A call that was answered from the cache.
     Hit = 0,
     /// A call that ran the function.
@@ -190,7 +190,7 @@ pub enum Count {
 
 /// What is counted where there is no region, by one process.
 #[derive(Debug, Default)]
-pub struct Tallies {
+pub(crate) struct Tallies {
     hits: std::sync::atomic::AtomicU64,
     misses: std::sync::atomic::AtomicU64,
     skips: std::sync::atomic::AtomicU64,
@@ -208,12 +208,12 @@ impl Tallies {
     }
 
     /// Counts.
-    pub fn count(&self, count: Count) {
+    pub(crate) fn count(&self, count: Count) {
         self.of(count).fetch_add(1, Ordering::Relaxed);
     }
 
     /// What has been counted.
-    pub fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         let of = |count| self.of(count).load(Ordering::Relaxed);
         Counts {
             hits: of(Count::Hit),
@@ -224,7 +224,7 @@ impl Tallies {
     }
 
     /// Begins anew.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         for count in [Count::Hit, Count::Miss, Count::Skip, Count::Unstorable] {
             self.of(count).store(0, Ordering::Relaxed);
         }
@@ -233,28 +233,28 @@ impl Tallies {
 
 /// What a region counts, all processes together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Calls that were answered from the cache.
-    pub hits: u64,
+    pub(crate) hits: u64,
     /// Calls that ran the function.
-    pub misses: u64,
+    pub(crate) misses: u64,
     /// Calls whose value was not stored, since it or its key is too large or has no bytes.
-    pub skips: u64,
+    pub(crate) skips: u64,
     /// How many of those skips had another reason than size.
-    pub unstorable: u64,
+    pub(crate) unstorable: u64,
 }
 
 /// What has happened to a region.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Events {
+pub(crate) struct Events {
     /// Locks that were taken from dead processes.
-    pub steals: u64,
+    pub(crate) steals: u64,
     /// Shards that were rebuilt.
-    pub repairs: u64,
+    pub(crate) repairs: u64,
     /// Locks that could not be had in time.
-    pub give_ups: u64,
+    pub(crate) give_ups: u64,
     /// Checksums that were wrong.
-    pub damaged: u64,
+    pub(crate) damaged: u64,
 }
 
 /// Where a region's bytes are.
@@ -278,7 +278,7 @@ struct Standing {
 
 /// A region that this process has open.
 #[derive(Debug)]
-pub struct Region {
+pub(crate) struct Region {
     map: Map,
     layout: Layout,
     strategy: Strategy,
@@ -320,12 +320,12 @@ const STORES_A_LOOK: u32 = 32;
 
 impl Region {
     /// Whether a region can be so large.
-    pub fn can_be(parameters: &Parameters) -> bool {
+    pub(crate) fn can_be(parameters: &Parameters) -> bool {
         Layout::new(parameters).is_some()
     }
 
     /// Opens the region for this purpose, or makes it.
-    pub fn open(location: &Location, purpose: &Purpose) -> Result<Self, Error> {
+    pub(crate) fn open(location: &Location, purpose: &Purpose) -> Result<Self, Error> {
         let name = purpose.file_name();
         let directory = location.open()?;
         let too_large = || Error::Full { path: directory.path_of(&name), bytes: u64::MAX };
@@ -347,7 +347,7 @@ impl Region {
     /// A region in memory, for this process. With a location, for processes that fork from it as well, if those can tell there
     /// which of them live. Where memory is short it is for fewer entries, and if need be for none, so that it counts the calls
     /// at least: see [`Region::shortage`].
-    pub fn private(location: Option<&Location>, purpose: &Purpose) -> Result<Self, Error> {
+    pub(crate) fn private(location: Option<&Location>, purpose: &Purpose) -> Result<Self, Error> {
         let shortage = match Self::private_of(location, purpose) {
             Ok(region) => return Ok(region),
             Err(error) => error,
@@ -413,14 +413,14 @@ impl Region {
 
     /// Whether it may be used: nobody has retired it, and it is not another process's own.
     #[inline(always)]
-    pub fn is_current(&self) -> bool {
+    pub(crate) fn is_current(&self) -> bool {
         self.header_word(RETIRED).load(Ordering::Relaxed) == 0
             && (self.members.is_some() || self.generation == fork::generation())
     }
 
     /// Whether its file still has its name, as far as can be seen: a process that has changed its root or its user may no longer
     /// reach the file, and must not take it from those who do. A few calls of the system.
-    pub fn is_in_place(&self) -> bool {
+    pub(crate) fn is_in_place(&self) -> bool {
         match &self.place {
             Place::File { location, name, identity } => {
                 location.open().map_or(true, |directory| files::is_still(&directory, name, *identity))
@@ -430,7 +430,7 @@ impl Region {
     }
 
     /// Its file; `None` if it is in memory.
-    pub fn path(&self) -> Option<PathBuf> {
+    pub(crate) fn path(&self) -> Option<PathBuf> {
         match &self.place {
             Place::File { location, name, .. } => Some(location.path().join(name)),
             Place::Memory => None,
@@ -438,21 +438,21 @@ impl Region {
     }
 
     /// How many bytes of it have room.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         committed(&self.map, &self.layout)
     }
 
     /// Looks a key up, and copies key and value into `buffer`. A hit is noted in the order of eviction. `now` is the machine's
     /// time where entries have one.
     #[inline]
-    pub fn look_up(&self, key: &[u8], now: u64, buffer: &mut Vec<u8>) -> Option<Found> {
+    pub(crate) fn look_up(&self, key: &[u8], now: u64, buffer: &mut Vec<u8>) -> Option<Found> {
         let (shard, found) = self.find(key, now, buffer)?;
         shard.touch(&found);
         Some(found)
     }
 
     /// Whether there is an entry of this key, without touching it.
-    pub fn contains(&self, key: &[u8], now: u64) -> bool {
+    pub(crate) fn contains(&self, key: &[u8], now: u64) -> bool {
         self.find(key, now, &mut Vec::new()).is_some()
     }
 
@@ -475,7 +475,7 @@ impl Region {
 
     /// Stores an entry, and waits for no longer than `patience`, for the shard and for all others that a recount of the total
     /// needs together. `is_wanted` is asked when nobody else can change the shard.
-    pub fn keep(
+    pub(crate) fn keep(
         &self,
         key: &[u8],
         value: &[u8],
@@ -496,7 +496,7 @@ impl Region {
     }
 
     /// Removes the entry of a key. Returns whether there was one whose time was not over.
-    pub fn remove(&self, key: &[u8], now: u64, patience: Duration) -> Result<bool, GaveUp> {
+    pub(crate) fn remove(&self, key: &[u8], now: u64, patience: Duration) -> Result<bool, GaveUp> {
         let hash = self.hash(key);
         let Some(shard) = self.shard_of(hash) else { return Ok(false) };
         let removed = shard.remove(hash, key, &self.here(), patience)?;
@@ -504,7 +504,7 @@ impl Region {
     }
 
     /// Removes all entries, and sets the counters to zero. Waits for no longer than `patience`, for all shards together.
-    pub fn clear(&self, patience: Duration) -> Result<(), GaveUp> {
+    pub(crate) fn clear(&self, patience: Duration) -> Result<(), GaveUp> {
         self.header_word(CLEARS).fetch_add(1, Ordering::AcqRel);
         let here = self.here();
         let wait = Wait::begin(patience);
@@ -523,13 +523,13 @@ impl Region {
 
     /// How often the region has been cleared.
     #[inline]
-    pub fn clears(&self) -> u64 {
+    pub(crate) fn clears(&self) -> u64 {
         self.header_word(CLEARS).load(Ordering::Acquire)
     }
 
     /// Counts.
     #[inline(always)]
-    pub fn count(&self, count: Count) {
+    pub(crate) fn count(&self, count: Count) {
         let stripe = self.stripe.load(Ordering::Relaxed) % STRIPES;
         if let Some(word) = self.map.word(COUNTERS + stripe * LINE + count as usize * WORD) {
             word.fetch_add(1, Ordering::Relaxed);
@@ -537,7 +537,7 @@ impl Region {
     }
 
     /// Takes back that a call was counted as answered: it turned out not to be.
-    pub fn uncount_hit(&self) {
+    pub(crate) fn uncount_hit(&self) {
         let stripe = self.stripe.load(Ordering::Relaxed) % STRIPES;
         if let Some(word) = self.map.word(COUNTERS + stripe * LINE + Count::Hit as usize * WORD) {
             let _ = word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |hits| hits.checked_sub(1));
@@ -545,12 +545,12 @@ impl Region {
     }
 
     /// What has been counted, by all processes.
-    pub fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         counts(&self.map)
     }
 
     /// How many entries there are whose time is not over.
-    pub fn len(&self, now: u64) -> usize {
+    pub(crate) fn len(&self, now: u64) -> usize {
         let live = |shard: Shard<'_>| match self.ttl {
             None => shard.len(),
             Some(_) => shard.count_live(|expires| self.is_live(expires, now)),
@@ -559,12 +559,13 @@ impl Region {
     }
 
     /// Whether there are none.
-    pub fn is_empty(&self, now: u64) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self, now: u64) -> bool {
         self.len(now) == 0
     }
 
     /// What has happened, to all processes.
-    pub fn events(&self) -> Events {
+    pub(crate) fn events(&self) -> Events {
         let of = |event| self.shards().map(|shard| shard.events(event)).sum();
         Events {
             steals: of(Event::Steal),
@@ -575,7 +576,7 @@ impl Region {
     }
 
     /// Makes all processes leave it, and removes its file if it still has the name. Returns whether there was a file to remove.
-    pub fn retire(&self) -> Result<bool, Error> {
+    pub(crate) fn retire(&self) -> Result<bool, Error> {
         self.header_word(RETIRED).store(1, Ordering::Release);
         match &self.place {
             Place::File { location, name, identity } => files::retire(&location.open()?, name, *identity),
@@ -584,18 +585,18 @@ impl Region {
     }
 
     /// How many entries it may have if memory was too short for as many as were asked for, and what the system said.
-    pub fn shortage(&self) -> Option<(u64, &Error)> {
+    pub(crate) fn shortage(&self) -> Option<(u64, &Error)> {
         self.shortage.as_ref().map(|error| (self.max_size, error))
     }
 
     /// Whether, since it was asked last, an entry was not stored or another one had to go because the file system had no room.
-    pub fn has_lacked_room(&self) -> bool {
+    pub(crate) fn has_lacked_room(&self) -> bool {
         self.has_lacked_room.swap(false, Ordering::Relaxed)
     }
 
-    /// Panics where what is derived does not agree with the slots. For tests, while nobody writes.
-    #[doc(hidden)]
-    pub fn validate(&self) {
+    /// Panics where what is derived does not agree with the slots. To be called while nobody writes.
+    #[cfg(test)]
+    pub(crate) fn validate(&self) {
         self.shards().for_each(|shard| shard.validate());
         let len: usize = self.shards().map(|shard| shard.len()).sum();
         if self.layout.shards > 1 && self.header_word(STALE).load(Ordering::Relaxed) == 0 {
@@ -711,7 +712,7 @@ impl Region {
     }
 
     /// Says that this process uses it, before its first store does. False if it can't, as when it has become another user's.
-    pub fn attend(&self) -> bool {
+    pub(crate) fn attend(&self) -> bool {
         self.here().me() != Owner::NOBODY
     }
 }
@@ -836,7 +837,7 @@ impl Room for Floor<'_> {
 }
 
 /// What tells processes for which the machine's clock shows another time, as in a container of its own. 0 where there are none.
-pub fn clock_space() -> u64 {
+pub(crate) fn clock_space() -> u64 {
     if cfg!(target_os = "linux") {
         std::fs::metadata("/proc/self/ns/time").map_or(0, |space| std::os::unix::fs::MetadataExt::ino(&space))
     } else {
@@ -846,24 +847,24 @@ pub fn clock_space() -> u64 {
 
 /// What is known of a region from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// What it is for.
-    pub purpose: Purpose,
+    pub(crate) purpose: Purpose,
     /// Its file.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// How many bytes of it have room.
-    pub bytes: usize,
+    pub(crate) bytes: usize,
     /// How many entries it has, those whose time is over among them.
-    pub entries: usize,
+    pub(crate) entries: usize,
     /// What its users have counted.
-    pub counts: Counts,
+    pub(crate) counts: Counts,
     /// How many living processes have it open.
-    pub processes: usize,
+    pub(crate) processes: usize,
 }
 
 /// All regions in a folder, of this build's layout; before that, if asked to, removes those that no living process has open. An
 /// error if the folder is not to be trusted; where there is none there are no regions.
-pub fn list(location: &Location, removes_unused: bool) -> Result<Vec<Seen>, Error> {
+pub(crate) fn list(location: &Location, removes_unused: bool) -> Result<Vec<Seen>, Error> {
     if !location.exists() {
         return Ok(Vec::new());
     }
@@ -905,7 +906,7 @@ pub fn list(location: &Location, removes_unused: bool) -> Result<Vec<Seen>, Erro
 mod tests {
     use super::super::mortal::die_before;
     use super::super::shard::BUDGET;
-    use super::super::testing::place;
+    use super::super::tests::actors::place;
     use super::*;
     // Not the trait of that name.
     use crate::options::Strategy;

@@ -19,9 +19,9 @@
 
 use super::atomic::Ordering;
 use super::atomic::shard::{AtomicU64, Instant, fence, sleep, spin_loop};
-use super::fork::PerProcess;
 use super::geometry::Geometry;
-use super::liveness::Owner;
+use super::system::fork::PerProcess;
+use super::system::liveness::Owner;
 use crate::options::Strategy;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, TryLockError};
@@ -30,7 +30,7 @@ use std::time::Duration;
 /// How often a reader tries before it says that there is nothing.
 const TRIES: usize = if cfg!(loom) { 1 } else { 4 };
 /// How long anybody waits for a shard.
-pub const BUDGET: Duration = Duration::from_millis(100);
+pub(crate) const BUDGET: Duration = Duration::from_millis(100);
 /// So many chunks get room at a time: 64 kB.
 const CHUNK_GROUP: usize = 128;
 /// So many slots get room at a time: a page.
@@ -58,7 +58,7 @@ mod control {
 
 /// What a shard counts for all processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub(crate) enum Event {
     /// The lock was taken from a dead process.
     Steal = 8,
     /// The shard was rebuilt.
@@ -89,7 +89,7 @@ const OCCUPIED: u64 = 1 << 63;
 const TOMB: u64 = u64::MAX;
 
 /// Knows this process, and who else lives.
-pub trait Census {
+pub(crate) trait Census {
     /// The word of this process.
     fn me(&self) -> Owner;
     /// Whether the process still lives. It may be asked of this one, too.
@@ -97,7 +97,7 @@ pub trait Census {
 }
 
 /// Makes room on the file system.
-pub trait Room {
+pub(crate) trait Room {
     /// Makes room for these words of the shard, which nobody uses yet and which are zeros then. Returns whether there is.
     fn extend(&self, words: Range<usize>) -> bool;
 }
@@ -107,14 +107,14 @@ pub trait Room {
 /// It is raised before an entry is there and lowered when one is gone, so that it is never too low. Whoever is killed in
 /// between leaves it too high, until it is counted anew.
 #[derive(Clone, Copy, Debug)]
-pub struct Total<'a> {
+pub(crate) struct Total<'a> {
     /// How many there are.
-    pub count: &'a AtomicU64,
+    pub(crate) count: &'a AtomicU64,
     /// Not zero: it is to be counted anew. It is raised by each who finds that, so that who has counted sees whether it was
     /// found again meanwhile.
-    pub is_stale: &'a AtomicU64,
+    pub(crate) is_stale: &'a AtomicU64,
     /// The most.
-    pub most: u64,
+    pub(crate) most: u64,
 }
 
 impl Total<'_> {
@@ -139,22 +139,22 @@ impl Total<'_> {
 
 /// What an entry is made of.
 #[derive(Clone, Copy, Debug)]
-pub struct Draft<'a> {
+pub(crate) struct Draft<'a> {
     /// The hash of the key.
-    pub hash: u64,
+    pub(crate) hash: u64,
     /// The key.
-    pub key: &'a [u8],
+    pub(crate) key: &'a [u8],
     /// The value.
-    pub value: &'a [u8],
+    pub(crate) value: &'a [u8],
     /// When its time is over, on the region's clock; 0: never.
-    pub expires: u64,
+    pub(crate) expires: u64,
     /// What the region's clock shows; 0 where no entry's time is ever over.
-    pub now: u64,
+    pub(crate) now: u64,
 }
 
 /// What came of storing an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
+pub(crate) enum Kept {
     /// It is stored, in a place of its own or that of an entry with the same key.
     Stored,
     /// It is stored in the place of this many others.
@@ -169,24 +169,24 @@ pub enum Kept {
 
 /// The shard could not be had in the time that there was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GaveUp;
+pub(crate) struct GaveUp;
 
 /// An entry that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
+pub(crate) struct Found {
     /// The slot in which it is.
     slot: usize,
     /// The slot's sequence number then.
     seq: u64,
     /// Where in the buffer the value begins. It goes on to the end.
-    pub value_start: usize,
+    pub(crate) value_start: usize,
     /// When the entry's time is over; 0: never.
-    pub expires: u64,
+    pub(crate) expires: u64,
 }
 
 /// A shard, as this process sees it.
 #[derive(Clone, Copy, Debug)]
-pub struct Shard<'a> {
+pub(crate) struct Shard<'a> {
     control: &'a [AtomicU64],
     words: &'a [AtomicU64],
     geometry: Geometry,
@@ -198,7 +198,7 @@ pub struct Shard<'a> {
 
 /// What keeps the threads of this process apart, so that only processes meet at the lock word.
 #[derive(Clone, Copy, Debug)]
-pub enum Local<'a> {
+pub(crate) enum Local<'a> {
     /// This one.
     One(&'a Mutex<()>),
     /// The one of that number. It is found only when it is needed, which is not to read.
@@ -206,7 +206,7 @@ pub enum Local<'a> {
 }
 
 /// As many as there can be shards.
-pub const MOST_LOCALS: usize = 256;
+pub(crate) const MOST_LOCALS: usize = 256;
 
 impl<'a> Local<'a> {
     fn mutex(self) -> &'a Mutex<()> {
@@ -234,7 +234,7 @@ impl Drop for Held<'_, '_> {
 
 impl<'a> Shard<'a> {
     /// The shard in these words, which must be all zero if it is new. `None` if there are not as many as the geometry says.
-    pub fn new(
+    pub(crate) fn new(
         control: &'a [AtomicU64],
         words: &'a [AtomicU64],
         geometry: Geometry,
@@ -248,12 +248,12 @@ impl<'a> Shard<'a> {
 
     /// Says that the words up to the end of the first slots have room: for who makes the shard. How many words that are is
     /// for [`Shard::first_words`] to say.
-    pub fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.control(control::SLOTS).store(SLOT_GROUP.min(self.geometry.slots) as u64, Ordering::Relaxed);
     }
 
     /// How many words a shard needs to store its first entries, if they are small.
-    pub fn first_words(geometry: &Geometry) -> usize {
+    pub(crate) fn first_words(geometry: &Geometry) -> usize {
         geometry.slots_start() + SLOT_GROUP.min(geometry.slots) * Geometry::SLOT
     }
 
@@ -264,7 +264,7 @@ impl<'a> Shard<'a> {
     }
 
     /// How often something has happened, in all processes.
-    pub fn events(&self, event: Event) -> u64 {
+    pub(crate) fn events(&self, event: Event) -> u64 {
         self.control(event as usize).load(Ordering::Relaxed)
     }
 
@@ -274,7 +274,7 @@ impl<'a> Shard<'a> {
 
     /// Looks a key up and copies key and value into `buffer`, whose capacity is used again.
     #[inline(always)]
-    pub fn read(&self, hash: u64, key: &[u8], buffer: &mut Vec<u8>) -> Option<Found> {
+    pub(crate) fn read(&self, hash: u64, key: &[u8], buffer: &mut Vec<u8>) -> Option<Found> {
         if self.slots() == 0 {
             return None;
         }
@@ -315,7 +315,7 @@ impl<'a> Shard<'a> {
 
     /// Notes a hit in the order of eviction.
     #[inline]
-    pub fn touch(&self, found: &Found) {
+    pub(crate) fn touch(&self, found: &Found) {
         if self.strategy == Strategy::Fifo {
             return;
         }
@@ -334,7 +334,7 @@ impl<'a> Shard<'a> {
 
     /// Stores an entry, in the place of one with the same key if there is one. Waits for no longer than `patience`. `is_wanted`
     /// is asked when nobody else can change the shard.
-    pub fn keep(
+    pub(crate) fn keep(
         &self,
         draft: &Draft<'_>,
         census: &impl Census,
@@ -353,7 +353,7 @@ impl<'a> Shard<'a> {
     }
 
     /// Removes the entry of a key. Returns whether there was one, and when its time was over.
-    pub fn remove(
+    pub(crate) fn remove(
         &self,
         hash: u64,
         key: &[u8],
@@ -372,7 +372,7 @@ impl<'a> Shard<'a> {
     }
 
     /// Removes all entries.
-    pub fn clear(&self, census: &impl Census, patience: Duration) -> Result<(), GaveUp> {
+    pub(crate) fn clear(&self, census: &impl Census, patience: Duration) -> Result<(), GaveUp> {
         let held = self.lock(census, patience)?;
         held.change(|| {
             let count = self.len();
@@ -388,7 +388,7 @@ impl<'a> Shard<'a> {
     }
 
     /// How many entries there are whose time is not over, read one by one without a lock.
-    pub fn count_live(&self, is_live: impl Fn(u64) -> bool) -> usize {
+    pub(crate) fn count_live(&self, is_live: impl Fn(u64) -> bool) -> usize {
         let live = |slot: &usize| {
             self.stamp(*slot).load(Ordering::Relaxed) != 0
                 && self.is_occupied(*slot)
@@ -398,12 +398,12 @@ impl<'a> Shard<'a> {
     }
 
     /// How many entries the shard of these control words has.
-    pub fn count_in(control: &[AtomicU64], geometry: &Geometry) -> usize {
+    pub(crate) fn count_in(control: &[AtomicU64], geometry: &Geometry) -> usize {
         number(control, control::COUNT, geometry.slots)
     }
 
     /// How many words of the shard of these control words have room.
-    pub fn committed_in(control: &[AtomicU64], geometry: &Geometry) -> usize {
+    pub(crate) fn committed_in(control: &[AtomicU64], geometry: &Geometry) -> usize {
         let slots = number(control, control::SLOTS, geometry.slots);
         let chunks = number(control, control::CHUNKS, geometry.chunks);
         let derived = if slots == 0 { 0 } else { geometry.slots_start() };
@@ -411,13 +411,8 @@ impl<'a> Shard<'a> {
     }
 
     /// How many entries there are, those whose time is over among them.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         Self::count_in(self.control, &self.geometry)
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     // The lock
@@ -917,9 +912,9 @@ impl<'a> Shard<'a> {
         }
     }
 
-    /// Panics where what is derived does not agree with the slots. For tests.
-    #[doc(hidden)]
-    pub fn validate(&self) {
+    /// Panics where what is derived does not agree with the slots.
+    #[cfg(test)]
+    pub(crate) fn validate(&self) {
         let occupied: Vec<_> = (0..self.slots()).filter(|&slot| self.is_occupied(slot)).collect();
         assert_eq!(self.len(), occupied.len(), "the count");
         assert_eq!(self.control(control::DIRTY).load(Ordering::Relaxed), 0, "the dirty mark");
@@ -1195,7 +1190,7 @@ mod tests {
     use super::*;
     // Not the trait of that name.
     use crate::backend::shared::mortal::die_before;
-    use crate::backend::shared::testing::Dice;
+    use crate::backend::shared::tests::actors::Dice;
     use crate::options::Strategy;
     use proptest::prelude::*;
     use std::cell::RefCell;

@@ -1,10 +1,10 @@
 //! Processes that are killed at random while they write: what a shard must survive.
 
-use super::files::{self, Opened, Size};
-use super::geometry::Geometry;
-use super::liveness::{Member, Membership, Owner};
-use super::shard::{BUDGET, Census, Draft, Event, GaveUp, Local, Room, Shard};
-use super::testing::{Actor, Dice, command, place, role, say};
+use super::super::geometry::Geometry;
+use super::super::shard::{BUDGET, Census, Draft, Event, GaveUp, Local, Room, Shard};
+use super::super::system::files::{self, Opened, Size};
+use super::super::system::liveness::{Member, Membership, Owner};
+use super::actors::{Actor, Dice, command, place, role, say};
 use crate::options::Strategy;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -49,7 +49,7 @@ struct Scene {
 }
 
 impl Scene {
-    fn enter(location: &super::directory::Location) -> Self {
+    fn enter(location: &super::super::system::directory::Location) -> Self {
         let geometry = Geometry::new(SLOTS, MOST_BYTES).expect("small");
         let directory = location.open().expect("a folder");
         let size = Size::whole((Geometry::CONTROL + geometry.words()) * 8);

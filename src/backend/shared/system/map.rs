@@ -2,60 +2,48 @@
 //!
 //! Other processes write the same bytes at any moment, so that a plain load or store would be undefined behaviour, and a
 //! reference to the bytes is never made. What is read may be torn between words: whether it is worth anything is the
-//! caller's protocol to say. A word is to be used at one width always, as `word` or as two `half`s.
+//! caller's protocol to say.
 //!
 //! The length is fixed when the file is mapped. A file that is made shorter later ends a process that touches what is gone
 //! with SIGBUS: no file is ever made shorter here, and nobody else may write one.
 
 #![allow(unsafe_code)]
 
-use super::atomic::{AtomicU64, Ordering};
+use super::super::atomic::{AtomicU64, Ordering};
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::AtomicU32;
 
 /// The bytes of a word.
-pub const WORD: usize = size_of::<u64>();
+pub(crate) const WORD: usize = size_of::<u64>();
 
 /// A file's bytes in memory, shared with every process that maps it.
 #[derive(Debug)]
-pub struct Map {
+pub(crate) struct Map {
     bytes: MmapRaw,
     len: usize,
 }
 
 impl Map {
     /// Maps the first `len` bytes of a file that has at least so many.
-    pub fn new(file: BorrowedFd<'_>, len: usize) -> Result<Self, Errno> {
+    pub(crate) fn new(file: BorrowedFd<'_>, len: usize) -> Result<Self, Errno> {
         let bytes = MmapOptions::new().len(len).map_raw(file.as_raw_fd());
         bytes.map(|bytes| Self { bytes, len }).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))
     }
 
     /// Zeros that belong to no file that has a name, shared with processes that fork from this one.
-    pub fn inherited(len: usize) -> Result<Self, Errno> {
+    pub(crate) fn inherited(len: usize) -> Result<Self, Errno> {
         let file = nameless()?;
         rustix::fs::ftruncate(&file, len as u64)?;
         Self::new(file.as_fd(), len)
     }
 
     /// Zeros that belong to no file. A process that forks from this one gets a copy.
-    pub fn anonymous(len: usize) -> Result<Self, Errno> {
+    pub(crate) fn anonymous(len: usize) -> Result<Self, Errno> {
         let bytes = MmapOptions::new().len(len).no_reserve_swap().map_anon();
         bytes
             .map(|bytes| Self { bytes: bytes.into(), len })
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))
-    }
-
-    /// How many bytes there are.
-    #[inline]
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     /// Whether `len` bytes from `offset` on are there, `offset` being a multiple of `align`.
@@ -67,7 +55,7 @@ impl Map {
     /// The 64 bits at `offset`, a multiple of 8.
     #[inline(always)]
     #[allow(clippy::cast_ptr_alignment, reason = "`holds` sees to it")]
-    pub fn word(&self, offset: usize) -> Option<&AtomicU64> {
+    pub(crate) fn word(&self, offset: usize) -> Option<&AtomicU64> {
         if !self.holds(offset, WORD, align_of::<AtomicU64>()) {
             return None;
         }
@@ -76,20 +64,10 @@ impl Map {
         Some(unsafe { &*self.bytes.as_mut_ptr().add(offset).cast::<AtomicU64>() })
     }
 
-    /// The 32 bits at `offset`, a multiple of 4.
-    #[inline(always)]
-    pub fn half(&self, offset: usize) -> Option<&AtomicU32> {
-        if !self.holds(offset, size_of::<u32>(), align_of::<AtomicU32>()) {
-            return None;
-        }
-        // SAFETY: as in `word`.
-        Some(unsafe { AtomicU32::from_ptr(self.bytes.as_mut_ptr().add(offset).cast()) })
-    }
-
     /// The words that hold `len` bytes from `offset` on, a multiple of 8.
     #[inline(always)]
     #[allow(clippy::cast_ptr_alignment, reason = "`holds` sees to it")]
-    pub fn words(&self, offset: usize, len: usize) -> Option<&[AtomicU64]> {
+    pub(crate) fn words(&self, offset: usize, len: usize) -> Option<&[AtomicU64]> {
         let count = len.div_ceil(WORD);
         if !self.holds(offset, count.checked_mul(WORD)?, align_of::<AtomicU64>()) {
             return None;
@@ -102,7 +80,7 @@ impl Map {
     /// the map ends before the last word does.
     #[inline]
     #[must_use = "None means that nothing was read"]
-    pub fn read_bytes(&self, offset: usize, into: &mut [u8]) -> Option<()> {
+    pub(crate) fn read_bytes(&self, offset: usize, into: &mut [u8]) -> Option<()> {
         let words = self.words(offset, into.len())?;
         let (whole, rest) = into.as_chunks_mut::<WORD>();
         for (bytes, word) in whole.iter_mut().zip(words) {
@@ -118,7 +96,7 @@ impl Map {
     /// `None`, and nothing written, where the map ends before the last word does.
     #[inline]
     #[must_use = "None means that nothing was written"]
-    pub fn write_bytes(&self, offset: usize, from: &[u8]) -> Option<()> {
+    pub(crate) fn write_bytes(&self, offset: usize, from: &[u8]) -> Option<()> {
         let words = self.words(offset, from.len())?;
         let (whole, rest) = from.as_chunks::<WORD>();
         for (bytes, word) in whole.iter().zip(words) {
@@ -161,11 +139,8 @@ mod tests {
     #[test]
     fn nothing_is_handed_out_beyond_the_end_or_out_of_line() {
         let map = Map::anonymous(4100).expect("memory");
-        assert_eq!(map.len(), 4100);
         assert!(map.word(4088).is_some() && map.word(4096).is_none() && map.word(4100).is_none());
         assert!(map.word(4).is_none() && map.word(usize::MAX - 7).is_none());
-        assert!(map.half(4096).is_some() && map.half(4100).is_none() && map.half(2).is_none());
-        assert!(map.half(usize::MAX - 3).is_none());
         assert_eq!(map.read_bytes(4088, &mut [0; 8]), Some(()));
         assert_eq!(map.read_bytes(4096, &mut [0; 1]), None);
         assert_eq!(map.write_bytes(4088, &[0; 9]), None);
@@ -201,7 +176,7 @@ mod tests {
         std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, 16).expect("bytes");
         assert_eq!(u64::from_ne_bytes(bytes), 0x0102_0304_0506_0708);
         drop(file);
-        assert_eq!(one.half(16).map(|_| ()), Some(()));
+        assert_eq!(one.word(16).map(|_| ()), Some(()));
     }
 
     proptest! {

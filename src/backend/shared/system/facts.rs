@@ -1,70 +1,70 @@
 //! What the kernel says of a file, as far as it decides whether the file is to be trusted.
 
-use super::error::Reason;
+use super::super::error::Reason;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Stat, fstat, statat};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// Which file it is, whatever its name. A number is given again only when the file before it is gone for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The device.
-    pub device: u64,
+    pub(crate) device: u64,
     /// The file's number there.
-    pub inode: u64,
+    pub(crate) inode: u64,
 }
 
 impl Identity {
     /// Of the file that a descriptor stands for.
-    pub fn of(fd: impl AsFd) -> Result<Self, Errno> {
+    pub(crate) fn of(fd: impl AsFd) -> Result<Self, Errno> {
         Ok(Facts::of(fd)?.identity)
     }
 
     /// Of what this process has for its root, if that can be told.
-    pub fn of_root() -> Option<Self> {
+    pub(crate) fn of_root() -> Option<Self> {
         Facts::of_name(CWD, "/").ok().map(|facts| facts.identity)
     }
 }
 
 /// What the kernel says of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// Which file it is.
-    pub identity: Identity,
+    pub(crate) identity: Identity,
     /// What kind of file it is.
-    pub kind: FileType,
+    pub(crate) kind: FileType,
     /// The user it belongs to.
-    pub uid: u32,
+    pub(crate) uid: u32,
     /// Its permissions.
-    pub mode: u32,
+    pub(crate) mode: u32,
     /// How many names it has.
-    pub links: u64,
+    pub(crate) links: u64,
     /// Its length in bytes.
-    pub len: u64,
+    pub(crate) len: u64,
     /// When it was last written, in seconds of the wall clock.
-    pub modified: i64,
+    pub(crate) modified: i64,
 }
 
 /// What the owner of a file may do, and nobody else.
-pub(super) const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+pub(crate) const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// What the owner of a folder may do, and nobody else.
-pub(super) const FOLDER_MODE: Mode = Mode::RWXU;
+pub(crate) const FOLDER_MODE: Mode = Mode::RWXU;
 
 impl Facts {
     /// Of the file that a descriptor stands for.
-    pub fn of(fd: impl AsFd) -> Result<Self, Errno> {
+    pub(crate) fn of(fd: impl AsFd) -> Result<Self, Errno> {
         fstat(fd).map(|stat| Self::from_stat(&stat))
     }
 
     /// Of what has this name in a folder, a symbolic link itself included.
-    pub fn of_name(folder: BorrowedFd<'_>, name: &str) -> Result<Self, Errno> {
+    pub(crate) fn of_name(folder: BorrowedFd<'_>, name: &str) -> Result<Self, Errno> {
         statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| Self::from_stat(&stat))
     }
 
     #[allow(clippy::unnecessary_cast, clippy::cast_sign_loss, clippy::cast_lossless, clippy::cast_possible_truncation)]
     #[allow(clippy::useless_conversion, reason = "each system has its own integers here")]
-    pub(super) fn from_stat(stat: &Stat) -> Self {
+    pub(crate) fn from_stat(stat: &Stat) -> Self {
         Self {
             identity: Identity { device: stat.st_dev as u64, inode: stat.st_ino as u64 },
             kind: FileType::from_raw_mode(stat.st_mode),
@@ -78,13 +78,13 @@ impl Facts {
 
     /// Whether the owner may do all that is to be done with it.
     #[allow(clippy::useless_conversion, reason = "each system has its own integers here")]
-    pub(super) fn allows(&self, mode: Mode) -> bool {
+    pub(crate) fn allows(&self, mode: Mode) -> bool {
         let wanted = u32::from(mode.as_raw_mode());
         self.mode & wanted == wanted
     }
 
     /// Refuses what belongs to another user than `uid` or is open to one.
-    pub fn check_private(&self, uid: u32) -> Result<(), Reason> {
+    pub(crate) fn check_private(&self, uid: u32) -> Result<(), Reason> {
         if self.uid != uid {
             return Err(Reason::Owner { uid: self.uid, expected: uid });
         }
@@ -95,7 +95,7 @@ impl Facts {
     }
 
     /// Refuses all but a regular file of this user alone, with one name.
-    pub fn check_file(&self, uid: u32) -> Result<(), Reason> {
+    pub(crate) fn check_file(&self, uid: u32) -> Result<(), Reason> {
         match self.kind {
             FileType::RegularFile => {}
             FileType::Symlink => return Err(Reason::SymbolicLink),

@@ -3,7 +3,7 @@
 //! Each time it is opened it is checked: a folder, no symbolic link, of this user, open to nobody else, on this machine. What
 //! is in it is then opened relative to the descriptor, so that nobody can put another folder in its place in between.
 
-use super::error::{Error, Reason, Trouble};
+use super::super::error::{Error, Reason, Trouble};
 use super::facts::{FILE_MODE, FOLDER_MODE, Facts, Identity};
 use super::fork::{self, Held};
 use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, chmodat, fchmod, flock, mkdirat, openat};
@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// The environment variable with another place for the folder.
-pub const VARIABLE: &str = "WARP_CACHE_DIR";
+pub(crate) const VARIABLE: &str = "WARP_CACHE_DIR";
 
 /// The file whose lock is held by who creates or removes a region.
 const LOCK: &str = "dir.lock";
@@ -28,20 +28,20 @@ const MODE_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Where the folder is, or is going to be, below what is the process's root now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Location {
+pub(crate) struct Location {
     path: PathBuf,
     root: Option<Identity>,
 }
 
 impl Location {
     /// The place for this user: `WARP_CACHE_DIR` if it is set; else in memory, on Linux; else in the user's temporary folder.
-    pub fn find() -> Self {
+    pub(crate) fn find() -> Self {
         let uid = rustix::process::geteuid().as_raw();
         Self::choose(std::env::var_os(VARIABLE), std::env::var_os("TMPDIR"), uid)
     }
 
     /// The place that `WARP_CACHE_DIR` asks for.
-    pub fn asked() -> Option<Self> {
+    pub(crate) fn asked() -> Option<Self> {
         std::env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(Self::at)
     }
 
@@ -60,7 +60,7 @@ impl Location {
     }
 
     /// The folder of this path, which may not exist yet; the folder above it does.
-    pub fn at(path: impl AsRef<Path>) -> Self {
+    pub(crate) fn at(path: impl AsRef<Path>) -> Self {
         let path = path.as_ref();
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         // Without a slash at the end, which would make the system follow a symbolic link.
@@ -68,18 +68,18 @@ impl Location {
     }
 
     /// Its path.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Whether there is anything of this name.
-    pub fn exists(&self) -> bool {
+    pub(crate) fn exists(&self) -> bool {
         self.path.symlink_metadata().is_ok()
     }
 
     /// Opens the folder, and makes it before if there is none. Fails if the process has another root by now, below which the path
     /// is another folder's: its files would tell of others than the members of this one.
-    pub fn open(&self) -> Result<Directory, Error> {
+    pub(crate) fn open(&self) -> Result<Directory, Error> {
         if Identity::of_root() != self.root {
             return Err(Error::refused(&self.path, Reason::Root));
         }
@@ -90,7 +90,7 @@ impl Location {
 /// An open folder, found to be ours alone. It is meant to be opened for an operation and dropped after it: a program that
 /// closes descriptors that are not its own, as daemons did, finds none to close.
 #[derive(Debug)]
-pub struct Directory {
+pub(crate) struct Directory {
     fd: OwnedFd,
     path: PathBuf,
     uid: u32,
@@ -98,22 +98,22 @@ pub struct Directory {
 
 impl Directory {
     /// Its path.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// The path of what has this name in it, for messages.
-    pub(super) fn path_of(&self, name: &str) -> PathBuf {
+    pub(crate) fn path_of(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
     /// The user it belongs to, who is the one this process acts for.
-    pub(super) fn uid(&self) -> u32 {
+    pub(crate) fn uid(&self) -> u32 {
         self.uid
     }
 
     /// Opens a folder in it, and makes that before if there is none.
-    pub(super) fn subfolder(&self, name: &str) -> Result<Self, Error> {
+    pub(crate) fn subfolder(&self, name: &str) -> Result<Self, Error> {
         Self::enter(self.fd.as_fd(), Path::new(name), self.path.join(name))
     }
 
@@ -150,11 +150,11 @@ impl Directory {
     }
 
     /// Waits for the right to create and remove files here, for two seconds at most.
-    pub fn lock(&self) -> Result<DirectoryLock, Error> {
+    pub(crate) fn lock(&self) -> Result<DirectoryLock, Error> {
         self.lock_within(LOCK_PATIENCE)
     }
 
-    pub(super) fn lock_within(&self, patience: Duration) -> Result<DirectoryLock, Error> {
+    pub(crate) fn lock_within(&self, patience: Duration) -> Result<DirectoryLock, Error> {
         let path = self.path_of(LOCK);
         let deadline = Instant::now() + patience;
         let mut pause = Duration::from_micros(50);
@@ -185,15 +185,15 @@ impl AsFd for Directory {
 /// The right to create and remove files in a folder, given back when it is dropped.
 #[derive(Debug)]
 #[must_use = "it is given back when it is dropped"]
-pub struct DirectoryLock(#[allow(dead_code, reason = "held")] LockFile);
+pub(crate) struct DirectoryLock(#[allow(dead_code, reason = "held")] LockFile);
 
 /// A file of no content whose lock this process holds.
 #[derive(Debug)]
-pub(super) struct LockFile(Held);
+pub(crate) struct LockFile(Held);
 
 impl LockFile {
     /// Takes the lock of the file of this name, which is made if there is none; `None` if somebody else holds it.
-    pub(super) fn take(folder: &Directory, name: &str) -> Result<Option<Self>, Trouble> {
+    pub(crate) fn take(folder: &Directory, name: &str) -> Result<Option<Self>, Trouble> {
         // Several times only where the file is removed between two steps.
         for _ in 0..8 {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -228,7 +228,7 @@ impl LockFile {
     }
 
     /// Whether the lock is still held: the descriptor is open, and the file the one of this name.
-    pub(super) fn has_name(&self, folder: &Directory, name: &str) -> bool {
+    pub(crate) fn has_name(&self, folder: &Directory, name: &str) -> bool {
         self.0.fd().is_some()
             && Facts::of_name(folder.as_fd(), name).is_ok_and(|facts| facts.identity == self.0.identity())
     }
@@ -299,196 +299,4 @@ fn refuse_network(_: &OwnedFd) -> Result<(), Reason> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::testing::{self, Actor, NOBODY, mode, place};
-    use super::*;
-    use std::fs;
-    use std::os::unix::fs::{PermissionsExt, chown, symlink};
-    use std::os::unix::process::CommandExt;
-
-    fn refusal(location: &Location) -> Reason {
-        match location.open() {
-            Err(Error::Refused { path, reason }) if path == location.path() => reason,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn plays_a_role() {
-        let Some((role, location)) = testing::role() else { return };
-        match role.as_str() {
-            "open" => testing::say(location.open().map_or_else(|error| error.to_string(), |_| "opened".into())),
-            "lock" => {
-                let _lock = location.open().expect("a folder").lock().expect("its lock");
-                testing::say("locked");
-                testing::listen();
-            }
-            umask => {
-                let umask = u32::from_str_radix(umask, 8).expect("a umask");
-                rustix::process::umask(Mode::from_bits_truncate(umask as _));
-                testing::say("ready");
-                testing::listen();
-                let opened = location.open().and_then(|directory| directory.lock().map(drop));
-                testing::say(opened.map_or_else(|error| error.to_string(), |()| "opened".into()));
-            }
-        }
-    }
-
-    #[test]
-    fn the_folder_is_where_it_is_asked_for_or_else_the_user_s_own() {
-        let choose = |asked: Option<&str>| Location::choose(asked.map(Into::into), Some("/private/T".into()), 501);
-        assert_eq!(choose(Some("/srv/cache//./warp/")).path().as_os_str(), "/srv/cache/warp");
-        let default = if cfg!(target_os = "linux") { "/dev/shm/warp_cache-501" } else { "/private/T/warp_cache" };
-        assert_eq!(choose(None).path(), Path::new(default));
-        assert_eq!(choose(Some("")), choose(None));
-        assert_eq!(Location::at("cache").path(), std::env::current_dir().expect("a folder").join("cache"));
-    }
-
-    #[test]
-    fn a_folder_is_made_for_its_owner_alone_and_found_again() {
-        let (_place, location) = place();
-        let first = location.open().expect("a folder");
-        assert_eq!(mode(location.path()), 0o700);
-        let second = location.open().expect("the same");
-        assert_eq!(Facts::of(&first), Facts::of(&second));
-        drop(first.subfolder("live").expect("a folder in it"));
-        assert_eq!(mode(&location.path().join("live")), 0o700);
-        drop(first.lock().expect("its lock"));
-        assert_eq!(mode(&location.path().join("dir.lock")), 0o600);
-    }
-
-    #[test]
-    fn no_umask_changes_the_modes_whoever_comes_first() {
-        for umask in ["0", "777", "277"] {
-            let (_place, location) = place();
-            let mut actors: Vec<_> = (0..4)
-                .map(|_| {
-                    let mut command = testing::command(module_path!(), umask, &location);
-                    if testing::is_root() {
-                        command.uid(NOBODY).gid(NOBODY);
-                    }
-                    Actor::start(&mut command)
-                })
-                .collect();
-            testing::go(&mut actors);
-            for actor in &mut actors {
-                assert_eq!(actor.line(), "opened", "umask {umask}");
-            }
-            let lock = location.path().join("dir.lock");
-            assert_eq!((mode(location.path()), mode(&lock)), (0o700, 0o600), "umask {umask}");
-        }
-    }
-
-    #[test]
-    fn a_symbolic_link_is_refused_wherever_it_leads_and_however_it_is_spelled() {
-        let (place, location) = place();
-        symlink(place.path().join("nowhere"), location.path()).expect("a link");
-        assert_eq!(refusal(&location), Reason::SymbolicLink);
-        let target = place.path().join("nowhere");
-        fs::create_dir(&target).expect("a folder");
-        fs::set_permissions(&target, fs::Permissions::from_mode(0o700)).expect("our folder");
-        assert_eq!(refusal(&location), Reason::SymbolicLink);
-        let slash = format!("{}/", location.path().display());
-        assert_eq!(refusal(&Location::at(slash)), Reason::SymbolicLink);
-        assert_eq!(fs::read_dir(target).expect("a folder").count(), 0);
-    }
-
-    #[test]
-    fn what_is_no_folder_is_refused() {
-        let (_place, location) = place();
-        fs::write(location.path(), "").expect("a file");
-        assert_eq!(refusal(&location), Reason::NotFolder);
-    }
-
-    #[test]
-    fn a_folder_that_is_open_to_others_is_refused() {
-        let (_place, location) = place();
-        fs::create_dir(location.path()).expect("a folder");
-        for mode in [0o750, 0o707, 0o711, 0o1777] {
-            fs::set_permissions(location.path(), fs::Permissions::from_mode(mode)).expect("our folder");
-            assert_eq!(refusal(&location), Reason::Mode { mode });
-        }
-    }
-
-    #[test]
-    fn a_folder_that_another_user_has_taken_the_name_of_is_refused() {
-        if !testing::is_root() {
-            return;
-        }
-        let (_place, location) = place();
-        fs::create_dir(location.path()).expect("a folder");
-        fs::set_permissions(location.path(), fs::Permissions::from_mode(0o700)).expect("our folder");
-        let mut nobody = testing::command(module_path!(), "open", &location);
-        let mut nobody = Actor::start(nobody.uid(NOBODY).gid(NOBODY));
-        let path = location.path().display();
-        assert_eq!(nobody.line(), format!("{path} is refused: it belongs to user 0, not to user {NOBODY}"));
-        chown(location.path(), Some(NOBODY), Some(NOBODY)).expect("root");
-        assert_eq!(refusal(&location), Reason::Owner { uid: NOBODY, expected: 0 });
-    }
-
-    #[test]
-    fn a_folder_above_that_is_missing_or_closed_is_an_error() {
-        let (place, _) = place();
-        let location = Location::at(place.path().join("missing/regions"));
-        assert_eq!(location.open().map(drop), Err(Error::system("make", location.path(), Errno::NOENT)));
-    }
-
-    #[test]
-    fn one_at_a_time_has_the_lock() {
-        let (_place, location) = place();
-        let directory = location.open().expect("a folder");
-        let lock = directory.lock().expect("its lock");
-        let path = directory.path_of("dir.lock");
-        let patience = Duration::from_millis(20);
-        let started = Instant::now();
-        assert_eq!(directory.lock_within(patience).map(drop), Err(Error::Busy { path }));
-        assert!(started.elapsed() >= patience);
-        drop(lock);
-        drop(directory.lock_within(Duration::ZERO).expect("the lock"));
-    }
-
-    #[test]
-    fn a_lock_is_given_back_for_those_too_who_have_the_open_file() {
-        let (_place, location) = place();
-        let directory = location.open().expect("a folder");
-        let lock = directory.lock().expect("its lock");
-        let copy = lock.0.0.fd().expect("a descriptor").try_clone_to_owned().expect("a copy");
-        drop(lock);
-        drop(directory.lock_within(Duration::ZERO).expect("the lock"));
-        drop(copy);
-    }
-
-    #[test]
-    fn a_lock_is_free_when_its_holder_is_killed() {
-        let (_place, location) = place();
-        let mut holder = Actor::play(module_path!(), "lock", &location);
-        assert_eq!(holder.line(), "locked");
-        let directory = location.open().expect("a folder");
-        assert!(directory.lock_within(Duration::ZERO).is_err());
-        holder.kill();
-        drop(directory.lock_within(Duration::ZERO).expect("the lock"));
-    }
-
-    #[test]
-    fn a_lock_s_file_that_was_removed_is_made_anew() {
-        let (_place, location) = place();
-        let directory = location.open().expect("a folder");
-        let before = LockFile::take(&directory, "some").expect("no trouble").expect("the lock");
-        fs::remove_file(directory.path_of("some")).expect("a file");
-        assert!(!before.has_name(&directory, "some"));
-        let after = LockFile::take(&directory, "some").expect("no trouble").expect("the lock");
-        assert!(after.has_name(&directory, "some") && !before.has_name(&directory, "some"));
-    }
-
-    #[test]
-    fn a_lock_s_file_is_a_file() {
-        let (_place, location) = place();
-        let directory = location.open().expect("a folder");
-        symlink("elsewhere", directory.path_of("link")).expect("a link");
-        fs::create_dir(directory.path_of("folder")).expect("a folder");
-        let take = |name| LockFile::take(&directory, name).map(drop);
-        assert_eq!(take("link"), Err(Trouble::Refused(Reason::SymbolicLink)));
-        assert_eq!(take("folder"), Err(Trouble::Refused(Reason::NotRegular)));
-        assert!(!directory.path_of("elsewhere").exists());
-    }
-}
+mod tests;

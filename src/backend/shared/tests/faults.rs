@@ -1,12 +1,12 @@
 //! What a region must survive besides kills: damage, stopped processes, a crowd. How much of it is tried is for the environment
 //! to say.
 
-use super::directory::Location;
-use super::handle::Handle;
-use super::parameters::Parameters;
-use super::region::{self, Count, Counts, Purpose, Region};
-use super::shard::{BUDGET, GaveUp, Kept};
-use super::testing::{Actor, Dice, command, listen, place, role, say};
+use super::super::handle::Handle;
+use super::super::parameters::Parameters;
+use super::super::region::{self, Count, Counts, Purpose, Region};
+use super::super::shard::{BUDGET, GaveUp, Kept};
+use super::super::system::directory::Location;
+use super::actors::{Actor, Dice, command, listen, place, role, say};
 use crate::options::Strategy;
 use crate::sync::Token;
 use rustix::process::Signal;
@@ -294,7 +294,7 @@ fn a_crowd_of_processes_finds_no_wrong_value_and_counts_every_call() {
     let regions = crowd_purposes().map(|purpose| Region::open(&location, &purpose).expect("a region"));
     let start = |number| Actor::start(&mut command(module_path!(), &format!("crowd {number}"), &location));
     let mut crowd: Vec<_> = (0..CROWD).map(start).collect();
-    super::testing::go(&mut crowd);
+    super::actors::go(&mut crowd);
     let (mut calls, mut longest, mut give_ups) = (0, 0, 0);
     for member in &mut crowd {
         let line = member.line();

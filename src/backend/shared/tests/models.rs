@@ -9,11 +9,11 @@
 //! A kill stops a process between two stores. Whoever asks the census then sees what the dead one did before, as who finds
 //! a kernel's lock free does.
 
-use super::atomic::Ordering;
-use super::atomic::modelled::{AtomicU64, Fate, Mutant, Role, STEP, is_mutant, is_stopped, meet, mutate};
-use super::geometry::Geometry;
-use super::liveness::Owner;
-use super::shard::{Census, Draft, Event, GaveUp, Kept, Local, Room, Shard};
+use super::super::atomic::Ordering;
+use super::super::atomic::modelled::{AtomicU64, Fate, Mutant, Role, STEP, is_mutant, is_stopped, meet, mutate};
+use super::super::geometry::Geometry;
+use super::super::shard::{Census, Draft, Event, GaveUp, Kept, Local, Room, Shard};
+use super::super::system::liveness::Owner;
 use crate::options::Strategy;
 use loom::sync::Arc;
 use loom::sync::atomic as real;

@@ -6,22 +6,22 @@ use std::sync::OnceLock;
 
 /// A number that the system draws when it starts. Zero where it does not tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct BootId(pub [u8; 16]);
+pub(crate) struct BootId(pub(crate) [u8; 16]);
 
 impl BootId {
     /// The present one.
-    pub fn current() -> Self {
+    pub(crate) fn current() -> Self {
         static CURRENT: OnceLock<BootId> = OnceLock::new();
         *CURRENT.get_or_init(|| system().as_deref().and_then(Self::parse).unwrap_or_default())
     }
 
     /// Whether the system told.
-    pub fn is_known(self) -> bool {
+    pub(crate) fn is_known(self) -> bool {
         self != Self::default()
     }
 
     /// Whether both can be of the same start of the machine.
-    pub fn agrees(self, other: Self) -> bool {
+    pub(crate) fn agrees(self, other: Self) -> bool {
         self == other || !self.is_known() || !other.is_known()
     }
 
