@@ -13,7 +13,6 @@
 
 mod atomic;
 pub(crate) mod error;
-pub(crate) mod geometry;
 #[cfg(not(loom))]
 pub(crate) mod handle;
 pub(crate) mod parameters;

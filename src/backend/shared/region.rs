@@ -14,8 +14,8 @@
 
 use super::atomic::{AtomicU64, Ordering};
 use super::error::{Error, Reason};
-use super::geometry::Geometry;
 use super::parameters::{self, Parameters};
+use super::shard::geometry::Geometry;
 use super::shard::{Census, Draft, Event, Found, GaveUp, Kept, Local, MOST_LOCALS, Room, Shard, Total};
 use super::system::boot::BootId;
 use super::system::directory::Location;

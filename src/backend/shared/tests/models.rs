@@ -11,7 +11,7 @@
 
 use super::super::atomic::Ordering;
 use super::super::atomic::modelled::{AtomicU64, Fate, Mutant, Role, STEP, is_mutant, is_stopped, meet, mutate};
-use super::super::geometry::Geometry;
+use super::super::shard::geometry::Geometry;
 use super::super::shard::{Census, Draft, Event, GaveUp, Kept, Local, Room, Shard};
 use super::super::system::liveness::Owner;
 use crate::options::Strategy;

@@ -1,6 +1,6 @@
 //! Processes that are killed at random while they write: what a shard must survive.
 
-use super::super::geometry::Geometry;
+use super::super::shard::geometry::Geometry;
 use super::super::shard::{BUDGET, Census, Draft, Event, GaveUp, Local, Room, Shard};
 use super::super::system::files::{self, Opened, Size};
 use super::super::system::liveness::{Member, Membership, Owner};

@@ -2,7 +2,7 @@
 //! confirms, and never read from shared memory again: a number that another process wrote there is never an address.
 
 /// Words of a cache line.
-pub(super) const LINE: usize = 8;
+pub(crate) const LINE: usize = 8;
 
 /// The parts of one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,17 +64,17 @@ impl Geometry {
     }
 
     /// Where the stamps begin: one word a slot, so that looking for a victim reads nothing else.
-    pub(super) fn stamps_start(&self) -> usize {
+    pub(crate) fn stamps_start(&self) -> usize {
         self.index_places
     }
 
     /// Where the slots begin.
-    pub(super) fn slots_start(&self) -> usize {
+    pub(crate) fn slots_start(&self) -> usize {
         self.slots_start
     }
 
     /// Where the chunks begin.
-    pub(super) fn chunks_start(&self) -> usize {
+    pub(crate) fn chunks_start(&self) -> usize {
         self.chunks_start
     }
 }
