@@ -3,5 +3,8 @@
 
 pub mod memory;
 #[cfg(unix)]
-#[cfg_attr(not(feature = "python"), allow(dead_code, reason = "the layer that calls it is not compiled"))]
+#[cfg_attr(
+    not(feature = "python"),
+    allow(dead_code, unused_imports, reason = "the layer that calls it is not compiled")
+)]
 pub(crate) mod shared;

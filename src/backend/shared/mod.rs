@@ -15,7 +15,6 @@ mod atomic;
 pub(crate) mod error;
 #[cfg(not(loom))]
 pub(crate) mod handle;
-pub(crate) mod parameters;
 #[cfg(not(loom))]
 pub(crate) mod region;
 pub(crate) mod shard;

@@ -2,7 +2,7 @@
 //! to say.
 
 use super::super::handle::Handle;
-use super::super::parameters::Parameters;
+use super::super::region::Parameters;
 use super::super::region::{self, Count, Counts, Purpose, Region};
 use super::super::shard::{BUDGET, GaveUp, Kept};
 use super::super::system::directory::Location;
