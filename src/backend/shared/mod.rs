@@ -20,7 +20,5 @@ pub(crate) mod region;
 pub(crate) mod shard;
 pub(crate) mod system;
 
-#[cfg(all(test, not(loom)))]
-mod mortal;
 #[cfg(test)]
 mod tests;

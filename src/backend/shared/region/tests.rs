@@ -1,8 +1,8 @@
 use super::layout::EXACT;
 use super::*;
-use crate::backend::shared::mortal::die_before;
 use crate::backend::shared::shard::BUDGET;
 use crate::backend::shared::tests::actors::place;
+use crate::backend::shared::tests::words::die_before;
 // Not the trait of that name.
 use crate::options::Strategy;
 use proptest::prelude::*;

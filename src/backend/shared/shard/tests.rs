@@ -1,7 +1,7 @@
 use super::*;
 // Not the trait of that name.
-use crate::backend::shared::mortal::die_before;
 use crate::backend::shared::tests::actors::Dice;
+use crate::backend::shared::tests::words::die_before;
 use crate::options::Strategy;
 use proptest::prelude::*;
 use std::cell::RefCell;

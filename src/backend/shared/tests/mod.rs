@@ -10,3 +10,7 @@ mod forks;
 mod models;
 #[cfg(not(loom))]
 mod torture;
+#[cfg(loom)]
+pub(super) mod weakened;
+#[cfg_attr(loom, allow(dead_code, reason = "what needs it is not compiled"))]
+pub(super) mod words;

@@ -10,10 +10,11 @@
 //! a kernel's lock free does.
 
 use super::super::atomic::Ordering;
-use super::super::atomic::modelled::{AtomicU64, Fate, Mutant, Role, STEP, is_mutant, is_stopped, meet, mutate};
 use super::super::shard::geometry::Geometry;
 use super::super::shard::{Census, Draft, Event, GaveUp, Kept, Local, Room, Shard};
 use super::super::system::liveness::Owner;
+use super::weakened::{Mutant, Role, STEP, is_mutant, mutate};
+use super::words::{AtomicU64, Fate, is_stopped, meet};
 use crate::options::Strategy;
 use loom::sync::Arc;
 use loom::sync::atomic as real;
