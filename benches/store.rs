@@ -36,7 +36,7 @@ fn access(store: &mut Store<u64, u64>, key: u64) -> bool {
     if let Some(slot) = found {
         return store.hit(slot).is_some();
     }
-    black_box(store.insert(hash, key, key));
+    black_box(store.insert(hash, key, key, None));
     false
 }
 

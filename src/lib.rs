@@ -20,6 +20,7 @@ pub mod backend;
 pub mod clock;
 #[cfg(unix)]
 pub mod codec;
+pub mod expiry;
 pub mod flight;
 pub mod options;
 pub mod policy;

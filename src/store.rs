@@ -8,14 +8,14 @@
 //! hash ─► front (if worth it) ─► nodes[slot] ─► entry
 //!      └► index ───────────────►     │
 //!                                    ├─ policy   its order of the same slot numbers
-//!                                    └─ expiry   deadline by slot, and the order of storing
+//!                                    └─ expiry   deadline by slot, and the order of the deadlines
 //! ```
 
 use crate::clock::Clock;
+use crate::expiry::Expiry;
 use crate::options::{Options, Ttl};
-use crate::policy::{AnyPolicy, List, Policy, Slot};
+use crate::policy::{AnyPolicy, Policy, Slot};
 use hashbrown::HashTable;
-use std::collections::TryReserveError;
 
 /// A key with its value.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,42 +59,18 @@ struct Node<K, V> {
     entry: Option<Entry<K, V>>,
 }
 
-/// Deadlines, in stores with a time to live only.
-#[derive(Debug)]
-struct Expiry {
-    clock: Clock,
-    /// What is added to the time of storing. Shorter than the time to live by twice the clock's lag, since a busy machine may
-    /// miss a tick: an entry may go up to three ticks early, and is not returned late.
-    ttl: u64,
-    deadlines: Vec<u64>,
-    /// Slots in order of storing. All entries live equally long, so this is the order of expiry, too.
-    by_age: List,
-}
-
-impl Expiry {
-    fn new(ttl: Ttl, clock: Clock) -> Self {
-        let ttl = ttl.nanoseconds().saturating_sub(2 * clock.lag()).max(1);
-        Self { clock, ttl, deadlines: vec![0], by_age: List::default() }
-    }
-
-    fn try_reserve(&mut self, slot: Slot) -> Result<(), TryReserveError> {
-        let needed = (slot.index() + 1).saturating_sub(self.deadlines.len());
-        self.deadlines.try_reserve(needed)?;
-        self.by_age.try_reserve(slot)
-    }
-
-    fn insert(&mut self, slot: Slot) {
-        if slot.index() >= self.deadlines.len() {
-            self.deadlines.resize(slot.index() + 1, 0);
-        }
-        self.deadlines[slot.index()] = self.clock.now().saturating_add(self.ttl);
-        self.by_age.push(slot);
-    }
-
-    #[inline]
-    fn is_over(&self, slot: Slot) -> bool {
-        self.clock.now() >= self.deadlines[slot.index()]
-    }
+/// The answer to a look-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup<R> {
+    /// What was read from the value.
+    Hit(R),
+    /// The same of a value whose time is over, in a store with a stale window: right for a caller who has it computed anew.
+    Stale(R),
+    /// Not there. The store's generation tells later whether that has changed.
+    Miss {
+        /// The store's generation when the key was not there.
+        generation: u64,
+    },
 }
 
 /// Up to so many entries, the direct-mapped array in front of the index stays in the first-level cache. Measured: it takes
@@ -107,18 +83,17 @@ const FRONT_LARGE: usize = 1 << 16;
 
 /// A table of at most so many entries, with a policy and perhaps a time to live.
 #[derive(Debug)]
-pub struct Store<K, V> {
+pub struct Store<K, V, P = AnyPolicy> {
     /// Slot by the low bits of the hash, a power of two of them. Never invalidated: an outdated slot holds another hash,
     /// another key or nothing, and the search goes on in the index.
     front: Box<[Slot]>,
     nodes: Vec<Node<K, V>>,
-    policy: AnyPolicy,
+    policy: P,
     expiry: Option<Expiry>,
     index: HashTable<Slot>,
     capacity: usize,
     first_vacant: Slot,
     generation: u64,
-    options: Options,
 }
 
 impl<K, V> Store<K, V> {
@@ -126,18 +101,24 @@ impl<K, V> Store<K, V> {
     pub fn new(options: &Options, clock: Option<Clock>) -> Self {
         let expiry = options.ttl.map(|ttl| {
             let clock = clock.unwrap_or_else(|| Clock::for_ttl(ttl.nanoseconds()));
-            Expiry::new(ttl, clock)
+            Expiry::one_ttl(ttl, clock)
         });
+        Self::with(AnyPolicy::new(options), options.max_size, expiry)
+    }
+}
+
+impl<K, V, P: Policy> Store<K, V, P> {
+    /// An empty store of these parts, `policy` having nothing in it.
+    pub fn with(policy: P, max_size: Option<usize>, expiry: Option<Expiry>) -> Self {
         Self {
             front: Box::new([Slot::NONE]),
             nodes: vec![Node { hash: 0, entry: None }],
-            policy: AnyPolicy::new(options),
+            policy,
             expiry,
             index: HashTable::new(),
-            capacity: options.max_size.unwrap_or(usize::MAX),
+            capacity: max_size.unwrap_or(usize::MAX),
             first_vacant: Slot::NONE,
             generation: 0,
-            options: *options,
         }
     }
 
@@ -190,20 +171,50 @@ impl<K, V> Store<K, V> {
         self.nodes.get(slot.index()).and_then(|node| node.entry.as_ref()).map(|entry| &entry.key)
     }
 
-    /// The value of the entry in `slot`, which a search has just found, with its use noted; `None` if its time is over.
+    /// Tells the policy that a call has asked for a key of this hash.
+    #[inline(always)]
+    pub fn record(&mut self, hash: u64) {
+        self.policy.record(hash);
+    }
+
+    /// The value of the entry in `slot`, which a search has just found, with its use noted; `None` if it is not fresh, for
+    /// [`Store::hit_late`].
     #[inline(always)]
     pub fn hit(&mut self, slot: Slot) -> Option<&V> {
+        if !self.is_fresh(slot) {
+            return None;
+        }
+        self.policy.hit(slot);
+        Some(self.value(slot))
+    }
+
+    /// The same for an entry that is not fresh; `None` if its time is over.
+    pub fn hit_late(&mut self, slot: Slot) -> Option<&V> {
         if self.is_expired(slot) {
             return None;
         }
         self.policy.hit(slot);
+        Some(self.value(slot))
+    }
+
+    #[inline(always)]
+    fn value(&self, slot: Slot) -> &V {
         match &self.nodes[slot.index()].entry {
-            Some(entry) => Some(&entry.value),
+            Some(entry) => &entry.value,
             None => vacant(),
         }
     }
 
-    /// Whether the time of the entry in `slot` is over.
+    /// Whether the deadline of the entry in `slot` is yet to come.
+    #[inline(always)]
+    pub fn is_fresh(&self, slot: Slot) -> bool {
+        match &self.expiry {
+            None => true,
+            Some(expiry) => expiry.is_fresh(slot),
+        }
+    }
+
+    /// Whether the time of the entry in `slot` is over. Without a stale window, it is when the entry is not fresh.
     #[inline(always)]
     pub fn is_expired(&self, slot: Slot) -> bool {
         match &self.expiry {
@@ -212,8 +223,12 @@ impl<K, V> Store<K, V> {
         }
     }
 
-    /// Exchanges the value of the entry in `slot`, which a search has just found. Its place in the order stays.
-    pub fn replace(&mut self, slot: Slot, value: V) -> V {
+    /// Exchanges the value of the entry in `slot`, which a search has just found. Its place in the policy's order stays, and
+    /// its deadline where all entries have one time to live.
+    pub fn replace(&mut self, slot: Slot, value: V, ttl: Option<Ttl>) -> V {
+        if let Some(expiry) = &mut self.expiry {
+            expiry.replace(slot, ttl);
+        }
         match &mut self.nodes[slot.index()].entry {
             Some(entry) => std::mem::replace(&mut entry.value, value),
             None => vacant(),
@@ -221,46 +236,52 @@ impl<K, V> Store<K, V> {
     }
 
     /// Stores an entry whose key is not in the store, and returns what had to leave for it: an entry whose time is over,
-    /// else the policy's victim. If there is no room and no victim, or no memory, what leaves is the newcomer.
+    /// else the policy's victim. If there is no room and no victim, or no memory, or the policy refuses the newcomer, what
+    /// leaves is the newcomer.
+    ///
+    /// `ttl` is the entry's own time to live. It counts in a store of one each, where `None` is for ever.
     #[inline(always)]
-    pub fn insert(&mut self, hash: u64, key: K, value: V) -> Option<Entry<K, V>> {
+    pub fn insert(&mut self, hash: u64, key: K, value: V, ttl: Option<Ttl>) -> Option<Entry<K, V>> {
         let mut place = Some(Entry { key, value });
-        self.exchange(hash, &mut place);
+        self.exchange(hash, &mut place, ttl);
         place
     }
 
     /// The same for the entry in `place`, where what leaves is afterwards. An entry that was made a moment ago is not moved on
     /// the way, which would have to wait for its parts.
     #[inline(always)]
-    pub fn exchange(&mut self, hash: u64, place: &mut Option<Entry<K, V>>) {
+    pub fn exchange(&mut self, hash: u64, place: &mut Option<Entry<K, V>>, ttl: Option<Ttl>) {
         let nodes = &self.nodes;
         if self.index.try_reserve(1, |slot| nodes[slot.index()].hash).is_err() {
             return;
         }
         if self.len() < self.capacity {
             let Some(slot) = self.vacate() else { return };
-            self.policy.insert(slot);
-            return self.fill(slot, hash, place);
+            self.policy.insert(slot, hash);
+            return self.fill(slot, hash, place, ttl);
         }
-        let Some(slot) = self.next_to_go() else { return };
-        self.policy.reuse(slot);
+        let Some(slot) = self.next_to_go(hash) else { return };
+        self.policy.reuse(slot, hash);
         self.unindex(slot);
-        self.fill(slot, hash, place);
+        self.fill(slot, hash, place, ttl);
     }
 
-    /// The slot to evict from: of an expired entry, else the policy's victim.
+    /// The slot to evict from for a newcomer of this hash: of an expired entry, else the policy's victim if it admits the
+    /// newcomer in its place.
     #[inline(always)]
-    fn next_to_go(&self) -> Option<Slot> {
-        match self.oldest_if_expired() {
-            None => self.policy.victim(),
-            expired => expired,
+    fn next_to_go(&mut self, newcomer: u64) -> Option<Slot> {
+        let expired = self.first_expired();
+        if expired.is_some() {
+            return expired;
         }
+        let victim = self.policy.victim()?;
+        self.policy.admit(newcomer, victim).then_some(victim)
     }
 
     /// Puts the entry in `place` into a slot that the policy knows and the index does not, and the one that was left there into
     /// `place`.
     #[inline(always)]
-    fn fill(&mut self, slot: Slot, hash: u64, place: &mut Option<Entry<K, V>>) {
+    fn fill(&mut self, slot: Slot, hash: u64, place: &mut Option<Entry<K, V>>, ttl: Option<Ttl>) {
         let node = &mut self.nodes[slot.index()];
         node.hash = hash;
         std::mem::swap(&mut node.entry, place);
@@ -268,7 +289,7 @@ impl<K, V> Store<K, V> {
         self.index.insert_unique(hash, slot, |slot| nodes[slot.index()].hash);
         self.remember(hash, slot);
         if let Some(expiry) = &mut self.expiry {
-            expiry.insert(slot);
+            expiry.insert(slot, ttl);
         }
         self.generation += 1;
     }
@@ -277,7 +298,7 @@ impl<K, V> Store<K, V> {
     #[inline]
     fn unindex(&mut self, slot: Slot) {
         if let Some(expiry) = &mut self.expiry {
-            expiry.by_age.remove(slot);
+            expiry.remove(slot);
         }
         if let Ok(found) = self.index.find_entry(self.nodes[slot.index()].hash, |&held| held == slot) {
             found.remove();
@@ -298,27 +319,23 @@ impl<K, V> Store<K, V> {
         }
     }
 
-    /// Removes the entry that was stored first if its time is over. None is left when this returns nothing.
+    /// Removes the entry of the earliest deadline if its time is over. None is left when this returns nothing.
     pub fn expire(&mut self) -> Option<Entry<K, V>> {
-        self.oldest_if_expired().map(|slot| self.remove(slot))
+        self.first_expired().map(|slot| self.remove(slot))
     }
 
     #[inline(always)]
-    fn oldest_if_expired(&self) -> Option<Slot> {
-        match &self.expiry {
-            None => None,
-            Some(expiry) => expiry.by_age.oldest().filter(|&slot| expiry.is_over(slot)),
-        }
+    fn first_expired(&self) -> Option<Slot> {
+        self.expiry.as_ref().and_then(Expiry::first_over)
     }
 
     /// Removes all entries and gives their memory back.
     pub fn clear(&mut self) -> Cleared<K, V> {
         self.front = Box::new([Slot::NONE]);
         self.index = HashTable::new();
-        self.policy = AnyPolicy::new(&self.options);
+        self.policy.clear();
         if let Some(expiry) = &mut self.expiry {
-            expiry.deadlines = vec![0];
-            expiry.by_age = List::default();
+            expiry.clear();
         }
         self.first_vacant = Slot::NONE;
         self.generation += 1;
@@ -406,8 +423,8 @@ impl<K, V> Store<K, V> {
             assert!(vacant < self.nodes.len(), "the vacant slots form a circle");
         }
         assert_eq!(held.len() + vacant + 1, self.nodes.len(), "a slot is neither held nor vacant");
-        let victim_missing = self.policy.victim().is_none() && !matches!(self.policy, AnyPolicy::Unbounded);
-        assert_eq!(victim_missing, held.is_empty() && !matches!(self.policy, AnyPolicy::Unbounded));
+        let has_victim = self.policy.victim().is_some();
+        assert!(self.capacity == usize::MAX || has_victim != held.is_empty(), "the policy knows other slots");
     }
 }
 
@@ -435,7 +452,7 @@ mod tests {
 
     fn put(store: &mut Numbers, key: u64, value: &'static str) -> Vec<u64> {
         let expired = store.expire();
-        let evicted = store.insert(key, key, value);
+        let evicted = store.insert(key, key, value, None);
         let evicted = expired.into_iter().chain(evicted).map(|entry| entry.key).collect();
         store.validate();
         evicted
@@ -468,7 +485,7 @@ mod tests {
     fn keys_of_one_hash_are_told_apart() {
         let (mut store, _) = store(None, None);
         for key in 0..20 {
-            let _ = store.insert(7, key, "same hash");
+            let _ = store.insert(7, key, "same hash", None);
         }
         store.validate();
         for key in 0..20 {
@@ -545,13 +562,13 @@ mod tests {
     fn the_front_array_grows_to_its_limit_then_goes_and_comes_again() {
         let (mut store, _) = store(None, None);
         for key in 1..=FRONT_SMALL as u64 {
-            let _ = store.insert(key.wrapping_mul(0x9e37_79b9_7f4a_7c15), key, "value");
+            let _ = store.insert(key.wrapping_mul(0x9e37_79b9_7f4a_7c15), key, "value", None);
         }
         assert_eq!(store.front.len(), 2 * FRONT_SMALL);
-        let _ = store.insert(0, 0, "value");
+        let _ = store.insert(0, 0, "value", None);
         assert_eq!(store.front.len(), 1);
         for key in FRONT_SMALL as u64 + 1..=FRONT_LARGE as u64 {
-            let _ = store.insert(key.wrapping_mul(0x9e37_79b9_7f4a_7c15), key, "value");
+            let _ = store.insert(key.wrapping_mul(0x9e37_79b9_7f4a_7c15), key, "value", None);
         }
         assert!(store.front.len() >= 2 * FRONT_LARGE);
         store.validate();
@@ -570,7 +587,7 @@ mod tests {
                 let options = Options { strategy, max_size: Some(bound), ..Options::default() };
                 let mut store = Store::<u64, ()>::new(&options, None);
                 for key in 0..1000 {
-                    let _ = store.insert(key, key, ());
+                    let _ = store.insert(key, key, (), None);
                 }
                 store.validate();
                 assert_eq!(store.len(), bound, "{strategy:?}");

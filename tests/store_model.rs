@@ -174,7 +174,7 @@ impl Pair {
                 if !self.hit(key) {
                     // An entry whose time is over makes way for its successor.
                     self.remove(key);
-                    let left = self.store.insert(self.hash(key), key, value).map(pair);
+                    let left = self.store.insert(self.hash(key), key, value, None).map(pair);
                     assert_eq!(left, self.model.insert(&self.options, key, value), "what left for {key}");
                     assert!(self.options.max_size == Some(0) || self.store.generation() != generation);
                 }
@@ -186,7 +186,7 @@ impl Pair {
             Op::Replace(key) => {
                 if let Some((slot, place)) = self.find(key) {
                     let old = std::mem::replace(&mut self.model.held[place].value, value);
-                    assert_eq!(self.store.replace(slot, value), old);
+                    assert_eq!(self.store.replace(slot, value, None), old);
                 }
             }
             Op::Remove(key) => self.remove(key),
@@ -293,7 +293,7 @@ fn every_key_is_found_at_every_size_up_to_where_the_front_returns() {
         store.hit(slot).copied()
     };
     for key in 0..70_000 {
-        assert!(store.insert(hash(key), key, key + 1).is_none());
+        assert!(store.insert(hash(key), key, key + 1, None).is_none());
         assert_eq!(find(&mut store, key), Some(key + 1));
         assert_eq!(find(&mut store, key / 2), Some(key / 2 + 1));
     }

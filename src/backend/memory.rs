@@ -5,9 +5,10 @@
 //! held, asks outside, enters again, and goes on only from facts that still hold.
 
 use crate::clock::Clock;
-use crate::options::Options;
-use crate::policy::Slot;
+use crate::options::{Options, Ttl};
+use crate::policy::{AnyPolicy, Policy, Slot};
 use crate::stats::Stats;
+pub use crate::store::Lookup;
 use crate::store::{Cleared, Entry, Store};
 use crate::sync::{Exclusive, Token};
 
@@ -53,75 +54,91 @@ enum Place {
 /// How often a search starts again because the store changed while foreign equality ran.
 const MOST_RESTARTS: usize = 32;
 
-/// What a lookup counts.
+/// What a look-up counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tally {
     /// A hit or a miss.
     All,
     /// A hit. That a miss is one shows later, and is counted then.
     Hits,
-}
-
-/// The answer to a lookup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lookup<R> {
-    /// What was read from the value.
-    Hit(R),
-    /// Not there. The store's generation is for [`Memory::keep`].
-    Miss {
-        /// The store's generation when the key was not there.
-        generation: u64,
-    },
+    /// A hit, of a call that has looked before. The policy has learned of the call already.
+    Again,
 }
 
 #[derive(Debug)]
-struct State<K, V> {
-    store: Store<K, V>,
+struct State<K, V, P> {
+    store: Store<K, V, P>,
     stats: Stats,
 }
 
 /// What has left the store, for the caller to drop.
 pub type Left<K, V> = (Option<Entry<K, V>>, Option<Entry<K, V>>);
 
-impl<K, V> State<K, V> {
+impl<K, V, P: Policy> State<K, V, P> {
     #[inline(never)]
-    fn insert(&mut self, hash: u64, Entry { key, value }: Entry<K, V>) -> Option<Entry<K, V>> {
-        self.store.insert(hash, key, value)
+    fn insert(&mut self, hash: u64, Entry { key, value }: Entry<K, V>, ttl: Option<Ttl>) -> Option<Entry<K, V>> {
+        self.store.insert(hash, key, value, ttl)
     }
 
-    /// A hit on the entry in `slot`, or nothing if its time is over.
+    /// A hit on the entry in `slot`, which has this hash, or nothing if it is not fresh.
     #[inline(always)]
-    fn hit<R>(&mut self, slot: Slot, read: impl Fn(&V) -> R) -> Option<Lookup<R>> {
+    fn hit<R>(&mut self, hash: u64, slot: Slot, tally: Tally, read: impl Fn(&V) -> R) -> Option<Lookup<R>> {
         let value = self.store.hit(slot)?;
         self.stats.hits += 1;
-        Some(Lookup::Hit(read(value)))
+        let hit = Lookup::Hit(read(value));
+        self.record(hash, tally);
+        Some(hit)
+    }
+
+    /// The same for an entry that is not fresh; nothing if its time is over.
+    fn hit_late<R>(&mut self, hash: u64, slot: Slot, tally: Tally, read: impl Fn(&V) -> R) -> Option<Lookup<R>> {
+        let value = self.store.hit_late(slot)?;
+        self.stats.hits += 1;
+        let hit = Lookup::Stale(read(value));
+        self.record(hash, tally);
+        Some(hit)
     }
 
     #[inline(always)]
-    fn miss<R>(&mut self, tally: Tally) -> Lookup<R> {
+    fn miss<R>(&mut self, hash: u64, tally: Tally) -> Lookup<R> {
         if tally == Tally::All {
             self.stats.misses += 1;
         }
+        self.record(hash, tally);
         Lookup::Miss { generation: self.store.generation() }
+    }
+
+    #[inline(always)]
+    fn record(&mut self, hash: u64, tally: Tally) {
+        if tally != Tally::Again {
+            self.store.record(hash);
+        }
     }
 }
 
 /// The memory backend of one function.
 #[derive(Debug)]
-pub struct Memory<K, V> {
-    state: Exclusive<State<K, V>>,
+pub struct Memory<K, V, P = AnyPolicy> {
+    state: Exclusive<State<K, V, P>>,
     is_bounded: bool,
 }
 
 impl<K, V> Memory<K, V> {
     /// An empty cache.
     pub fn new(options: &Options, clock: Option<Clock>) -> Self {
-        let state = State { store: Store::new(options, clock), stats: Stats::default() };
-        Self { state: Exclusive::new(state), is_bounded: options.max_size.is_some() }
+        Self::with(Store::new(options, clock), options.max_size.is_some())
+    }
+}
+
+impl<K, V, P: Policy> Memory<K, V, P> {
+    /// A cache of these entries, which have a bound or none.
+    pub fn with(store: Store<K, V, P>, is_bounded: bool) -> Self {
+        Self { state: Exclusive::new(State { store, stats: Stats::default() }), is_bounded }
     }
 
     /// Looks the key up, counts what `tally` says, and on a hit returns what `read` makes of the value. Runs no foreign code:
-    /// where it cannot tell without, it counts nothing and returns nothing, and [`Memory::look_up_asking`] will.
+    /// where it cannot tell without, or finds an entry that is not fresh, it counts
+    /// nothing and returns nothing, and [`Memory::look_up_asking`] will.
     #[inline(always)]
     pub fn look_up<Q: Query<K>, R>(
         &self,
@@ -134,7 +151,7 @@ impl<K, V> Memory<K, V> {
         let state = &mut *self.state.lend(token);
         let hash = query.hash();
         match state.store.likely(hash).map(|(slot, stored)| (slot, query.compare(token, stored))) {
-            Some((slot, Match::Equal)) => return state.hit(slot, &read),
+            Some((slot, Match::Equal)) => return state.hit(hash, slot, tally, &read),
             Some((_, Match::Unsure)) => return None,
             Some((_, Match::Different)) | None => {}
         }
@@ -148,13 +165,14 @@ impl<K, V> Memory<K, V> {
             Some(_) if unsure => None,
             Some(slot) => {
                 state.store.remember(hash, slot);
-                state.hit(slot, &read)
+                state.hit(hash, slot, tally, &read)
             }
-            None => Some(state.miss(tally)),
+            None => Some(state.miss(hash, tally)),
         }
     }
 
-    /// The same where foreign equality must be asked, or an entry whose time is over must go.
+    /// The same where foreign equality must be asked, or where the entry is not fresh: a stale one answers, and one whose time is
+    /// over goes.
     #[cold]
     #[inline(never)]
     pub fn look_up_asking<Q: Query<K>, R>(
@@ -164,15 +182,17 @@ impl<K, V> Memory<K, V> {
         tally: Tally,
         read: impl Fn(&V) -> R,
     ) -> Result<Lookup<R>, Q::Error> {
+        let hash = query.hash();
         let (lookup, expired) = self.locate(token, query, |state, place| {
             let mut expired = None;
             if let Place::Held(slot) = place {
-                if let Some(hit) = state.hit(slot, &read) {
+                let hit = state.hit(hash, slot, tally, &read);
+                if let Some(hit) = hit.or_else(|| state.hit_late(hash, slot, tally, &read)) {
                     return (hit, None);
                 }
                 expired = Some(state.store.remove(slot));
             }
-            (state.miss(tally), expired)
+            (state.miss(hash, tally), expired)
         })?;
         drop(expired);
         Ok(lookup)
@@ -191,7 +211,8 @@ impl<K, V> Memory<K, V> {
     /// Stores the entry in `place`, which was computed after a miss at `generation`. What had to leave is there afterwards. False if
     /// the store has changed since: then the entry stays where it is, for [`Memory::keep_late`]. Runs no foreign code.
     ///
-    /// `is_wanted` is asked when nobody else can change the store: where it says no, the newcomer itself is what leaves.
+    /// `ttl` is the entry's own time to live, in a store of one each. `is_wanted` is asked when nobody else can change the
+    /// store: where it says no, the newcomer itself is what leaves.
     #[inline(always)]
     pub fn keep(
         &self,
@@ -199,6 +220,7 @@ impl<K, V> Memory<K, V> {
         hash: u64,
         generation: u64,
         place: &mut Option<Entry<K, V>>,
+        ttl: Option<Ttl>,
         is_wanted: impl Fn() -> bool,
     ) -> bool {
         let state = &mut *self.state.lend(token);
@@ -208,12 +230,13 @@ impl<K, V> Memory<K, V> {
         if state.store.generation() != generation {
             return false;
         }
-        state.store.exchange(hash, place);
+        state.store.exchange(hash, place, ttl);
         true
     }
 
-    /// The same when the store has changed since the miss. If the key has been stored meanwhile, a bounded cache keeps the
-    /// first value and an unbounded one the last, as `functools.lru_cache` does.
+    /// The same when the store has changed since the miss, or when the look-up answered with a stale value. An entry that is
+    /// not fresh makes way for the newcomer. If the key has been stored meanwhile, a bounded cache keeps the first value and
+    /// an unbounded one the last, as `functools.lru_cache` does.
     #[cold]
     #[inline(never)]
     pub fn keep_late<Q: Query<K>>(
@@ -221,6 +244,7 @@ impl<K, V> Memory<K, V> {
         token: Token<'_>,
         query: &Q,
         newcomer: Entry<K, V>,
+        ttl: Option<Ttl>,
         is_wanted: impl Fn() -> bool,
     ) -> Result<Left<K, V>, Q::Error> {
         let hash = query.hash();
@@ -228,15 +252,15 @@ impl<K, V> Memory<K, V> {
         let mut replaced = None;
         let evicted = self.locate(token, query, |state, place| match place {
             _ if !is_wanted() => None,
-            Place::Absent => newcomer.take().and_then(|entry| state.insert(hash, entry)),
-            Place::Held(slot) if state.store.is_expired(slot) => {
+            Place::Absent => newcomer.take().and_then(|entry| state.insert(hash, entry, ttl)),
+            Place::Held(slot) if !state.store.is_fresh(slot) => {
                 replaced = Some(state.store.remove(slot));
-                newcomer.take().and_then(|entry| state.insert(hash, entry))
+                newcomer.take().and_then(|entry| state.insert(hash, entry, ttl))
             }
             Place::Held(slot) => {
                 if let (false, Some(entry)) = (self.is_bounded, newcomer.take()) {
                     let Entry { key, value } = entry;
-                    let value = state.store.replace(slot, value);
+                    let value = state.store.replace(slot, value, ttl);
                     replaced = Some(Entry { key, value });
                 }
                 None
@@ -248,7 +272,7 @@ impl<K, V> Memory<K, V> {
 
     /// Stores an entry without looking whether its key is there already. Runs no foreign code.
     pub fn add(&self, token: Token<'_>, hash: u64, key: K, value: V) -> Option<Entry<K, V>> {
-        self.state.with(token, |state| state.store.insert(hash, key, value))
+        self.state.with(token, |state| state.store.insert(hash, key, value, None))
     }
 
     /// Removes one entry whose time is over, and returns it.
@@ -310,7 +334,7 @@ impl<K, V> Memory<K, V> {
         &self,
         token: Token<'_>,
         query: &Q,
-        act: impl FnOnce(&mut State<K, V>, Place) -> R,
+        act: impl FnOnce(&mut State<K, V, P>, Place) -> R,
     ) -> Result<R, Q::Error> {
         let mut act = Some(act);
         let mut restarts = 0;
@@ -320,7 +344,7 @@ impl<K, V> Memory<K, V> {
         let mut confirmed: Option<(Slot, K)> = None;
         loop {
             let step = self.state.with(token, |state| {
-                let mut settle = |state: &mut State<K, V>, place| match act.take() {
+                let mut settle = |state: &mut State<K, V, P>, place| match act.take() {
                     Some(act) => Step::Done(act(state, place)),
                     None => unreachable!("a settled search ends"),
                 };
@@ -432,9 +456,12 @@ mod tests {
 
     fn keep(memory: &Memory<u32, u32>, query: &Doubtful<'_>, value: u32) {
         let mut place = Some(Entry { key: query.number, value });
-        assert!(!memory.keep(Token::default(), query.hash(), u64::MAX, &mut place, || true), "no such generation");
+        assert!(
+            !memory.keep(Token::default(), query.hash(), u64::MAX, &mut place, None, || true),
+            "no such generation"
+        );
         let late = place.expect("it stays");
-        let _ = memory.keep_late(Token::default(), query, late, || true).expect("no key raises here");
+        let _ = memory.keep_late(Token::default(), query, late, None, || true).expect("no key raises here");
     }
 
     fn get(memory: &Memory<u32, u32>, query: &Doubtful<'_>) -> Result<Option<u32>, &'static str> {
@@ -444,7 +471,7 @@ mod tests {
         };
         Ok(match lookup {
             Lookup::Hit(value) => Some(value),
-            Lookup::Miss { .. } => None,
+            Lookup::Stale(_) | Lookup::Miss { .. } => None,
         })
     }
 

@@ -17,7 +17,7 @@ impl Policy for Fifo {
     }
 
     #[inline]
-    fn insert(&mut self, slot: Slot) {
+    fn insert(&mut self, slot: Slot, _hash: u64) {
         self.by_age.push(slot);
     }
 
@@ -30,13 +30,17 @@ impl Policy for Fifo {
     }
 
     #[inline]
-    fn reuse(&mut self, slot: Slot) {
+    fn reuse(&mut self, slot: Slot, _hash: u64) {
         self.by_age.renew(slot);
     }
 
     #[inline]
     fn victim(&self) -> Option<Slot> {
         self.by_age.oldest()
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
     }
 }
 

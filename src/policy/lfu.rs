@@ -58,7 +58,7 @@ impl Policy for Lfu {
     }
 
     #[inline(never)]
-    fn insert(&mut self, slot: Slot) {
+    fn insert(&mut self, slot: Slot, _hash: u64) {
         if slot.index() >= self.links.len() {
             self.links.resize(slot.index() + 1, ALONE);
         }
@@ -93,6 +93,10 @@ impl Policy for Lfu {
     fn victim(&self) -> Option<Slot> {
         let fewest = self.groups[0].more;
         (fewest != 0).then(|| self.groups[fewest as usize].oldest)
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
     }
 }
 
@@ -192,7 +196,7 @@ mod tests {
         let mut policy = Lfu::default();
         for index in 1..=64 {
             policy.try_reserve(slot(index)).expect("memory for a few slots");
-            policy.insert(slot(index));
+            policy.insert(slot(index), 0);
         }
         let reserved = policy.groups.capacity();
         for round in 1..=64 {

@@ -15,7 +15,7 @@ const ALONE: Link = Link { newer: Slot::NONE, older: Slot::NONE };
 
 /// Slots in an order from newest to oldest. Every operation is O(1); 8 bytes a slot.
 #[derive(Debug)]
-pub struct List {
+pub(crate) struct List {
     links: Vec<Link>,
 }
 
@@ -27,14 +27,14 @@ impl Default for List {
 
 impl List {
     /// Makes room for the link of `slot`.
-    pub fn try_reserve(&mut self, slot: Slot) -> Result<(), TryReserveError> {
+    pub(crate) fn try_reserve(&mut self, slot: Slot) -> Result<(), TryReserveError> {
         let needed = (slot.index() + 1).saturating_sub(self.links.len());
         self.links.try_reserve(needed)
     }
 
     /// Puts a slot that is not in the list at its new end.
     #[inline]
-    pub fn push(&mut self, slot: Slot) {
+    pub(crate) fn push(&mut self, slot: Slot) {
         if slot.index() >= self.links.len() {
             self.grow(slot);
         }
@@ -49,7 +49,7 @@ impl List {
 
     /// Takes a slot that is in the list out of it.
     #[inline]
-    pub fn remove(&mut self, slot: Slot) {
+    pub(crate) fn remove(&mut self, slot: Slot) {
         let Link { newer, older } = self.links[slot.index()];
         self.links[newer.index()].older = older;
         self.links[older.index()].newer = newer;
@@ -57,7 +57,7 @@ impl List {
 
     /// Moves a slot that is in the list to its new end.
     #[inline(always)]
-    pub fn renew(&mut self, slot: Slot) {
+    pub(crate) fn renew(&mut self, slot: Slot) {
         if self.links[0].older != slot {
             self.move_to_newest(slot);
         }
@@ -71,13 +71,13 @@ impl List {
 
     /// The slot pushed or renewed last.
     #[inline]
-    pub fn newest(&self) -> Option<Slot> {
+    pub(crate) fn newest(&self) -> Option<Slot> {
         Some(self.links[0].older).filter(|&slot| slot != Slot::NONE)
     }
 
     /// The slot whose last push or renewal is longest ago.
     #[inline]
-    pub fn oldest(&self) -> Option<Slot> {
+    pub(crate) fn oldest(&self) -> Option<Slot> {
         Some(self.links[0].newer).filter(|&slot| slot != Slot::NONE)
     }
 

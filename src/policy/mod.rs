@@ -1,19 +1,17 @@
-//! Which entry goes when the cache is full.
+//! Which entry goes when the cache is full, and which newcomer comes in.
 //!
-//! A policy moves slot numbers about. It knows no keys, no values, no clock and no Python, so each one is tested with a
-//! trace of numbers. The store calls it; it calls nobody.
+//! A policy moves slot numbers about and may remember hashes. It knows no keys, no values, no clock and no Python, so each
+//! one is tested with a trace of numbers. The store calls it; it calls nobody.
 
 mod fifo;
 mod lfu;
 mod list;
-mod lru;
-mod mru;
+mod recency;
 
 pub use fifo::Fifo;
 pub use lfu::Lfu;
-pub use list::List;
-pub use lru::Lru;
-pub use mru::Mru;
+pub(crate) use list::List;
+pub use recency::{Lru, Mru, Recency};
 
 use crate::options::{Options, Strategy};
 use std::collections::TryReserveError;
@@ -38,26 +36,45 @@ impl Slot {
 
 /// An eviction algorithm over slots.
 ///
-/// The caller keeps the membership: a slot is inserted once, may be hit while it is in, and is removed once. `victim`
-/// never changes membership; the caller follows it with `remove`, and does both before the newcomer is inserted, so that
-/// no policy can choose the newcomer.
+/// The caller keeps the membership: a slot is inserted once, may be hit while it is in, and is removed once. `victim` and
+/// `admit` never change membership. The caller follows them with `reuse`, or with `remove` before the newcomer is inserted,
+/// so that no policy can choose the newcomer.
+///
+/// A policy that needs no hash leaves out [`record`](Policy::record) and [`admit`](Policy::admit), and pays nothing for
+/// them. A policy that counts every request, such as W-TinyLFU, learns in `record`, remembers the hash that comes with
+/// `insert`, and refuses in `admit`.
 pub trait Policy {
     /// Makes room for `slot`, the one allocation that `insert` of that slot may need.
     fn try_reserve(&mut self, slot: Slot) -> Result<(), TryReserveError>;
-    /// An entry was stored in `slot`. `try_reserve(slot)` has succeeded.
-    fn insert(&mut self, slot: Slot);
+    /// A call has asked for a key of this hash. Comes once for each call, before its hit or its insertion, and for a call
+    /// whose key is never stored, too.
+    #[inline(always)]
+    fn record(&mut self, hash: u64) {
+        let _ = hash;
+    }
+    /// Whether a newcomer of this hash may take the place of the entry in `victim`. Where the answer is no, the newcomer is
+    /// not stored. Asked only where an entry must go whose time is not over.
+    #[inline(always)]
+    fn admit(&mut self, hash: u64, victim: Slot) -> bool {
+        let _ = (hash, victim);
+        true
+    }
+    /// An entry of this hash was stored in `slot`. `try_reserve(slot)` has succeeded.
+    fn insert(&mut self, slot: Slot, hash: u64);
     /// The entry in `slot` was returned to a caller.
     fn hit(&mut self, slot: Slot);
     /// The entry in `slot` is gone.
     fn remove(&mut self, slot: Slot);
-    /// The entry in `slot` is gone, and another was stored in its place.
+    /// The entry in `slot` is gone, and another of this hash was stored in its place.
     #[inline]
-    fn reuse(&mut self, slot: Slot) {
+    fn reuse(&mut self, slot: Slot, hash: u64) {
         self.remove(slot);
-        self.insert(slot);
+        self.insert(slot, hash);
     }
     /// The entry to evict next, or `None` when there is none to choose.
     fn victim(&self) -> Option<Slot>;
+    /// Every entry is gone. Gives the memory back.
+    fn clear(&mut self);
 }
 
 /// One of the policies, chosen when a function is decorated.
@@ -112,8 +129,18 @@ impl Policy for AnyPolicy {
     }
 
     #[inline(always)]
-    fn insert(&mut self, slot: Slot) {
-        each!(self, policy => policy.insert(slot), ());
+    fn record(&mut self, hash: u64) {
+        each!(self, policy => policy.record(hash), ());
+    }
+
+    #[inline(always)]
+    fn admit(&mut self, hash: u64, victim: Slot) -> bool {
+        each!(self, policy => policy.admit(hash, victim), true)
+    }
+
+    #[inline(always)]
+    fn insert(&mut self, slot: Slot, hash: u64) {
+        each!(self, policy => policy.insert(slot, hash), ());
     }
 
     #[inline(always)]
@@ -127,13 +154,17 @@ impl Policy for AnyPolicy {
     }
 
     #[inline(always)]
-    fn reuse(&mut self, slot: Slot) {
-        each!(self, policy => policy.reuse(slot), ());
+    fn reuse(&mut self, slot: Slot, hash: u64) {
+        each!(self, policy => policy.reuse(slot, hash), ());
     }
 
     #[inline(always)]
     fn victim(&self) -> Option<Slot> {
         each!(self, policy => policy.victim(), None)
+    }
+
+    fn clear(&mut self) {
+        each!(self, policy => policy.clear(), ());
     }
 }
 
@@ -158,7 +189,7 @@ mod testing {
                 victim.index()
             });
             policy.try_reserve(slot(free)).expect("memory for a few slots");
-            policy.insert(slot(free));
+            policy.insert(slot(free), key.into());
             slots[free] = Some(key);
         }
         evicted

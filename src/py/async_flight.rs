@@ -304,7 +304,7 @@ impl Flights {
             None => self.0.look_up_asking(py, &query, Tally::Hits, read)?,
         };
         Ok(match lookup {
-            Lookup::Hit(flight) => Some(flight),
+            Lookup::Hit(flight) | Lookup::Stale(flight) => Some(flight),
             Lookup::Miss { .. } => None,
         })
     }

@@ -247,7 +247,7 @@ impl Encoded {
         let mut scratch = Scratch::take(py);
         scratch.key.clear();
         scratch.key.extend_from_slice(&key.bytes);
-        let found = self.look_up_bytes_asking(py, Tally::Hits, &mut scratch)?;
+        let found = self.look_up_bytes_asking(py, Tally::Again, &mut scratch)?;
         scratch.leave(py);
         Ok(found)
     }

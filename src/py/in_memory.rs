@@ -69,7 +69,7 @@ impl InMemory {
         if reserve::is_short() {
             return Ok(());
         }
-        if ffi::guarded(py, || self.memory.keep(py, hash, generation, place, &is_wanted))? {
+        if ffi::guarded(py, || self.memory.keep(py, hash, generation, place, None, &is_wanted))? {
             *place = None;
         } else if let Some(late) = place.take() {
             self.keep_late(py, hash, late, is_wanted)?;
@@ -91,13 +91,13 @@ impl InMemory {
         is_wanted: impl Fn() -> bool,
     ) -> Result<(), Raised> {
         let key = late.key.clone_ref(py);
-        drop(self.memory.keep_late(py, &Stored::new(&key, hash, self.rules), late, is_wanted)?);
+        drop(self.memory.keep_late(py, &Stored::new(&key, hash, self.rules), late, None, is_wanted)?);
         Ok(())
     }
 
     /// [`InMemory::look_up`] for a key that was not there before. A miss is not counted.
     pub(crate) fn look_up_again(&self, py: Python<'_>, key: &KeptKey) -> Result<Lookup<Object>, Raised> {
-        self.look_up(py, &key.query(self.rules), Tally::Hits)
+        self.look_up(py, &key.query(self.rules), Tally::Again)
     }
 
     /// [`InMemory::keep`] for a key that its caller keeps, too.

@@ -309,7 +309,7 @@ impl PendingCall {
         let parent = AsyncFlight::current(py)?;
         loop {
             match self.look_again(py)? {
-                Lookup::Hit(value) => {
+                Lookup::Hit(value) | Lookup::Stale(value) => {
                     self.close_unrun(py);
                     drop(self.end(py));
                     return Ok(Next::Over(Step::Return(value)));
@@ -501,7 +501,7 @@ impl PendingCall {
     fn take_over(&self, py: Python<'_>, flight: &Object<AsyncFlight>) -> Result<Next, Raised> {
         match self.look_again(py) {
             // Stored meanwhile, by a loop in another thread or a computation inside the one that was left.
-            Ok(Lookup::Hit(value)) => {
+            Ok(Lookup::Hit(value) | Lookup::Stale(value)) => {
                 if let Some(state) = self.end(py) {
                     Self::finish(py, state, Landing::Value(value.clone_ref(py)));
                 }

@@ -38,7 +38,7 @@ impl Backend for Encoded {
             Quick::Unsure => slowly(py, || self.look_up_asking(py, &parts, tally, &mut scratch))??,
         };
         Ok(match lookup {
-            memory::Lookup::Hit(value) => {
+            memory::Lookup::Hit(value) | memory::Lookup::Stale(value) => {
                 scratch.leave(py);
                 Lookup::Hit(value)
             }

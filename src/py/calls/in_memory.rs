@@ -35,7 +35,7 @@ impl Backend for InMemory {
     #[inline(always)]
     fn look_up<K: CallKey>(&self, py: Python<'_>, key: &K, _: KeyRules, tally: Tally) -> Result<Lookup<()>, Raised> {
         Ok(match self.look_up(py, key, tally)? {
-            memory::Lookup::Hit(value) => Lookup::Hit(value),
+            memory::Lookup::Hit(value) | memory::Lookup::Stale(value) => Lookup::Hit(value),
             memory::Lookup::Miss { generation } => Lookup::Miss(Miss { generation, search: () }),
         })
     }
