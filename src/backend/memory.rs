@@ -65,6 +65,13 @@ pub enum Tally {
     Again,
 }
 
+/// An entry that may be the one, which only its key's own `__eq__` can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Doubt<K> {
+    slot: Slot,
+    key: K,
+}
+
 #[derive(Debug)]
 struct State<K, V, P> {
     store: Store<K, V, P>,
@@ -97,6 +104,11 @@ impl<K, V, P: Policy> State<K, V, P> {
         let hit = Lookup::Stale(read(value));
         self.record(hash, tally);
         Some(hit)
+    }
+
+    /// Whether the entry of a doubt is still in its slot. With the key itself in it, all is well, whatever else has changed.
+    fn holds<Q: Query<K>>(&self, query: &Q, doubt: &Doubt<K>) -> bool {
+        self.store.key(doubt.slot).is_some_and(|stored| query.is_same(stored, &doubt.key))
     }
 
     #[inline(always)]
@@ -137,23 +149,29 @@ impl<K, V, P: Policy> Memory<K, V, P> {
     }
 
     /// Looks the key up, counts what `tally` says, and on a hit returns what `read` makes of the value. Runs no foreign code:
-    /// where it cannot tell without, or finds an entry that is not fresh, it counts
-    /// nothing and returns nothing, and [`Memory::look_up_asking`] will.
+    /// where it cannot tell without, or finds an entry that is not fresh, it counts nothing and returns nothing, and
+    /// [`Memory::look_up_asking`] will, with what is left in `doubt`.
     #[inline(always)]
     pub fn look_up<Q: Query<K>, R>(
         &self,
         token: Token<'_>,
         query: &Q,
         tally: Tally,
+        doubt: &mut Option<Doubt<K>>,
         read: impl Fn(&V) -> R,
     ) -> Option<Lookup<R>> {
         // Not a closure: this must be inlined wherever it is called from.
         let state = &mut *self.state.lend(token);
         let hash = query.hash();
-        match state.store.likely(hash).map(|(slot, stored)| (slot, query.compare(token, stored))) {
-            Some((slot, Match::Equal)) => return state.hit(hash, slot, tally, &read),
-            Some((_, Match::Unsure)) => return None,
-            Some((_, Match::Different)) | None => {}
+        match state.store.likely(hash).map(|(slot, stored)| (slot, stored, query.compare(token, stored))) {
+            Some((slot, _, Match::Equal)) => {
+                return state.hit(hash, slot, tally, &read);
+            }
+            Some((slot, stored, Match::Unsure)) => {
+                *doubt = Some(Doubt { slot, key: query.hold(token, stored) });
+                return None;
+            }
+            Some((_, _, Match::Different)) | None => {}
         }
         let mut unsure = false;
         let found = state.store.find(hash, |stored| {
@@ -171,21 +189,50 @@ impl<K, V, P: Policy> Memory<K, V, P> {
         }
     }
 
-    /// The same where foreign equality must be asked, or where the entry is not fresh: a stale one answers, and one whose time is
-    /// over goes.
-    #[cold]
+    /// The same where foreign equality must be asked, of `doubt` first, or where the entry is not fresh: a stale one answers, and
+    /// one whose time is over goes.
     #[inline(never)]
     pub fn look_up_asking<Q: Query<K>, R>(
         &self,
         token: Token<'_>,
         query: &Q,
         tally: Tally,
+        doubt: Option<Doubt<K>>,
         read: impl Fn(&V) -> R,
     ) -> Result<Lookup<R>, Q::Error> {
         let hash = query.hash();
-        let (lookup, expired) = self.locate(token, query, |state, place| {
+        let mut unequal = None;
+        if let Some(doubt) = doubt {
+            if query.ask(token, &doubt.key)? {
+                let hit = self.state.with(token, |state| {
+                    if state.holds(query, &doubt) { state.hit(hash, doubt.slot, tally, &read) } else { None }
+                });
+                if let Some(hit) = hit {
+                    return Ok(hit);
+                }
+            } else {
+                unequal = Some(doubt.key);
+            }
+        }
+        self.search(token, query, tally, unequal.as_ref(), read)
+    }
+
+    /// The same for a key that is none of which foreign equality has said so.
+    #[cold]
+    #[inline(never)]
+    fn search<Q: Query<K>, R>(
+        &self,
+        token: Token<'_>,
+        query: &Q,
+        tally: Tally,
+        unequal: Option<&K>,
+        read: impl Fn(&V) -> R,
+    ) -> Result<Lookup<R>, Q::Error> {
+        let hash = query.hash();
+        let (lookup, expired) = self.locate_beside(token, query, unequal, |state, place| {
             let mut expired = None;
             if let Place::Held(slot) = place {
+                state.store.remember(hash, slot);
                 let hit = state.hit(hash, slot, tally, &read);
                 if let Some(hit) = hit.or_else(|| state.hit_late(hash, slot, tally, &read)) {
                     return (hit, None);
@@ -336,23 +383,33 @@ impl<K, V, P: Policy> Memory<K, V, P> {
         query: &Q,
         act: impl FnOnce(&mut State<K, V, P>, Place) -> R,
     ) -> Result<R, Q::Error> {
+        self.locate_beside(token, query, None, act)
+    }
+
+    /// The same where foreign equality has said already of one stored key that it is not the one.
+    fn locate_beside<Q: Query<K>, R>(
+        &self,
+        token: Token<'_>,
+        query: &Q,
+        unequal: Option<&K>,
+        act: impl FnOnce(&mut State<K, V, P>, Place) -> R,
+    ) -> Result<R, Q::Error> {
         let mut act = Some(act);
         let mut restarts = 0;
         // Facts from outside: that many doubtful keys of this generation, in search order, are not the one; this one is.
         let mut rejected = 0;
         let mut generation = None;
-        let mut confirmed: Option<(Slot, K)> = None;
+        let mut confirmed: Option<Doubt<K>> = None;
         loop {
             let step = self.state.with(token, |state| {
                 let mut settle = |state: &mut State<K, V, P>, place| match act.take() {
                     Some(act) => Step::Done(act(state, place)),
                     None => unreachable!("a settled search ends"),
                 };
-                if let Some((slot, key)) = &confirmed {
-                    // The slot may have been emptied or reused meanwhile. With the key itself still in it, all is well.
-                    if state.store.key(*slot).is_some_and(|stored| query.is_same(stored, key)) {
-                        return settle(state, Place::Held(*slot));
-                    }
+                if let Some(doubt) = &confirmed
+                    && state.holds(query, doubt)
+                {
+                    return settle(state, Place::Held(doubt.slot));
                 }
                 let now = state.store.generation();
                 if generation.replace(now).is_some_and(|before| before != now) {
@@ -367,6 +424,7 @@ impl<K, V, P: Policy> Memory<K, V, P> {
                 let found = state.store.find(query.hash(), |stored| match query.compare(token, stored) {
                     Match::Equal => true,
                     Match::Different => false,
+                    Match::Unsure if unequal.is_some_and(|key| query.is_same(stored, key)) => false,
                     Match::Unsure if skip > 0 => {
                         skip -= 1;
                         false
@@ -377,7 +435,7 @@ impl<K, V, P: Policy> Memory<K, V, P> {
                     }
                 });
                 match (found, doubtful) {
-                    (Some(slot), Some(key)) => Step::Ask(slot, key),
+                    (Some(slot), Some(key)) => Step::Ask(Doubt { slot, key }),
                     (Some(slot), None) => settle(state, Place::Held(slot)),
                     (None, _) => settle(state, Place::Absent),
                 }
@@ -386,9 +444,9 @@ impl<K, V, P: Policy> Memory<K, V, P> {
             confirmed = None;
             match step {
                 Step::Done(result) => return Ok(result),
-                Step::Ask(slot, key) => {
-                    if query.ask(token, &key)? {
-                        confirmed = Some((slot, key));
+                Step::Ask(doubt) => {
+                    if query.ask(token, &doubt.key)? {
+                        confirmed = Some(doubt);
                     } else {
                         rejected += 1;
                     }
@@ -401,7 +459,7 @@ impl<K, V, P: Policy> Memory<K, V, P> {
 /// How a section of a search ended.
 enum Step<K, R> {
     Done(R),
-    Ask(Slot, K),
+    Ask(Doubt<K>),
 }
 
 #[cfg(all(test, not(feature = "python")))]
@@ -465,9 +523,10 @@ mod tests {
     }
 
     fn get(memory: &Memory<u32, u32>, query: &Doubtful<'_>) -> Result<Option<u32>, &'static str> {
-        let lookup = match memory.look_up(Token::default(), query, Tally::All, |value| *value) {
+        let mut doubt = None;
+        let lookup = match memory.look_up(Token::default(), query, Tally::All, &mut doubt, |value| *value) {
             Some(lookup) => lookup,
-            None => memory.look_up_asking(Token::default(), query, Tally::All, |value| *value)?,
+            None => memory.look_up_asking(Token::default(), query, Tally::All, doubt, |value| *value)?,
         };
         Ok(match lookup {
             Lookup::Hit(value) => Some(value),

@@ -299,9 +299,10 @@ impl Flights {
     ) -> Result<Option<Object<AsyncFlight>>, Raised> {
         let query = At { query, home: Some(home.address()) };
         let read = |flight: &Object<AsyncFlight>| flight.clone_ref(py);
-        let lookup = match self.0.look_up(py, &query, Tally::Hits, read) {
+        let mut doubt = None;
+        let lookup = match self.0.look_up(py, &query, Tally::Hits, &mut doubt, read) {
             Some(lookup) => lookup,
-            None => self.0.look_up_asking(py, &query, Tally::Hits, read)?,
+            None => self.0.look_up_asking(py, &query, Tally::Hits, doubt, read)?,
         };
         Ok(match lookup {
             Lookup::Hit(flight) | Lookup::Stale(flight) => Some(flight),

@@ -38,21 +38,11 @@ impl InMemory {
         query: &Q,
         tally: Tally,
     ) -> Result<Lookup<Object>, Raised> {
-        match self.memory.look_up(py, query, tally, |value| value.clone_ref(py)) {
+        let mut doubt = None;
+        match self.memory.look_up(py, query, tally, &mut doubt, |value| value.clone_ref(py)) {
             Some(lookup) => Ok(lookup),
-            None => self.look_up_asking(py, query, tally),
+            None => self.memory.look_up_asking(py, query, tally, doubt, |value| value.clone_ref(py)),
         }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn look_up_asking<Q: Query<Key, Error = Raised>>(
-        &self,
-        py: Python<'_>,
-        query: &Q,
-        tally: Tally,
-    ) -> Result<Lookup<Object>, Raised> {
-        self.memory.look_up_asking(py, query, tally, |value| value.clone_ref(py))
     }
 
     /// Stores the entry in `place`, which was computed after a miss at `generation`, unless it is no longer wanted, and drops what
