@@ -2,9 +2,10 @@
 //! where there can be no other.
 
 use super::error::Error;
-use super::region::{Purpose, Region, Tallies};
+use super::region::{Purpose, Region};
 use super::system::directory::Location;
 use super::system::fork::PerProcess;
+use crate::backend::bytes::Tallies;
 use crate::clock::Clock;
 use crate::sync::{Published, Token};
 use std::fmt;

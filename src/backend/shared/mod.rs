@@ -12,6 +12,8 @@
 //! alone, since other processes write it at the same time. An [`Error`](error::Error) means: cache in this process alone.
 
 mod atomic;
+#[cfg(not(loom))]
+mod bytes;
 pub(crate) mod error;
 #[cfg(not(loom))]
 pub(crate) mod handle;
@@ -21,4 +23,4 @@ pub(crate) mod shard;
 pub(crate) mod system;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

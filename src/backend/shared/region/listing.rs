@@ -1,9 +1,10 @@
 //! All regions in a folder, seen from outside.
 
 use super::Purpose;
-use super::counters::{Counts, counts};
+use super::counters::counts;
 use super::header::read_header;
 use super::layout::{CONTROLS, Layout, MEMBERS, PAGE, RETIRED, committed, controls};
+use crate::backend::bytes::Counts;
 use crate::backend::shared::atomic::Ordering;
 use crate::backend::shared::error::Error;
 use crate::backend::shared::shard::Shard;

@@ -22,9 +22,6 @@ mod purpose;
 mod room;
 mod total;
 
-#[cfg(test)]
-pub(crate) use counters::Counts;
-pub(crate) use counters::{Count, Tallies};
 pub(crate) use layout::LAYOUT;
 pub(crate) use listing::{Seen, list};
 pub(crate) use parameters::Parameters;

@@ -1,5 +1,6 @@
 use super::layout::EXACT;
 use super::*;
+use crate::backend::bytes::{Count, Counts};
 use crate::backend::shared::shard::BUDGET;
 use crate::backend::shared::tests::actors::place;
 use crate::backend::shared::tests::words::die_before;

@@ -3,10 +3,11 @@
 
 use super::super::handle::Handle;
 use super::super::region::Parameters;
-use super::super::region::{self, Count, Counts, Purpose, Region};
+use super::super::region::{self, Purpose, Region};
 use super::super::shard::{BUDGET, GaveUp, Kept};
 use super::super::system::directory::Location;
 use super::actors::{Actor, Dice, command, listen, place, role, say};
+use crate::backend::bytes::{Count, Counts};
 use crate::options::Strategy;
 use crate::sync::Token;
 use rustix::process::Signal;

@@ -1,7 +1,7 @@
 //! What a region must survive: kills, damage, forks, every order of its steps. And what the tests of the other files need.
 
 #[cfg_attr(loom, allow(dead_code, reason = "what needs it is not compiled"))]
-pub(super) mod actors;
+pub(crate) mod actors;
 #[cfg(all(not(feature = "python"), not(loom)))]
 mod faults;
 #[cfg(target_os = "linux")]
@@ -11,6 +11,6 @@ mod models;
 #[cfg(not(loom))]
 mod torture;
 #[cfg(loom)]
-pub(super) mod weakened;
+pub(crate) mod weakened;
 #[cfg_attr(loom, allow(dead_code, reason = "what needs it is not compiled"))]
-pub(super) mod words;
+pub(crate) mod words;
