@@ -33,7 +33,7 @@ use super::shard::geometry::Geometry;
 use super::shard::{Draft, Event, Found, GaveUp, Kept, Local, Shard, Total};
 use super::system::boot::BootId;
 use super::system::directory::Location;
-use super::system::facts::Identity;
+use super::system::facts::FileId;
 use super::system::files::{self, Size};
 use super::system::fork::{self, PerProcess};
 use super::system::liveness::Membership;
@@ -42,7 +42,7 @@ use crate::options::{Choice, Strategy};
 use header::{header, read_header, truncated};
 use layout::{CLEARS, CONTROLS, COUNTERS, Layout, MOST_SHARDS, PAGE, RETIRED, STALE, TOTAL, committed};
 use members::Standing;
-use room::Floor;
+use room::FileRoom;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -52,9 +52,9 @@ use std::time::{Duration, Instant};
 
 /// Where a region's bytes are.
 #[derive(Debug)]
-enum Place {
+enum Backing {
     /// In the file of this name, as long as it is this file.
-    File { location: Location, name: String, identity: Identity },
+    File { location: Location, name: String, identity: FileId },
     /// In memory that belongs to no file.
     Memory,
 }
@@ -68,7 +68,7 @@ pub(crate) struct Region {
     ttl: Option<u64>,
     max_size: u64,
     seed: u64,
-    place: Place,
+    backing: Backing,
     /// `None` where nothing can tell who lives: then no other process has the region.
     members: Option<Membership>,
     /// The fork in which it was opened.
@@ -119,8 +119,8 @@ impl Region {
             !is_retired && read_header(map).is_some_and(|(found, _)| found == truncated(purpose))
         };
         let opened = files::open(&directory, &name, size, verify, |map| initialise(map, &layout, purpose))?;
-        let place = Place::File { location: location.clone(), name, identity: opened.file.identity() };
-        Self::new(opened.map, layout, purpose, place, Some(members))
+        let backing = Backing::File { location: location.clone(), name, identity: opened.file.identity() };
+        Self::new(opened.map, layout, purpose, backing, Some(members))
             .ok_or_else(|| Error::refused(location.path(), Reason::Content))
     }
 
@@ -166,10 +166,10 @@ impl Region {
         };
         let map = map.map_err(|errno| Error::system("map", &path, errno))?;
         initialise(&map, &layout, purpose);
-        Self::new(map, layout, purpose, Place::Memory, members).ok_or_else(too_large)
+        Self::new(map, layout, purpose, Backing::Memory, members).ok_or_else(too_large)
     }
 
-    fn new(map: Map, layout: Layout, purpose: &Purpose, place: Place, members: Option<Membership>) -> Option<Self> {
+    fn new(map: Map, layout: Layout, purpose: &Purpose, backing: Backing, members: Option<Membership>) -> Option<Self> {
         let (found, seed) = read_header(&map)?;
         let Parameters { ttl_ns, max_size, strategy, .. } = found.parameters;
         (found == truncated(purpose)).then_some(())?;
@@ -180,7 +180,7 @@ impl Region {
             ttl: ttl_ns,
             max_size,
             seed,
-            place,
+            backing,
             members,
             generation: fork::generation(),
             locals: PerProcess::new(|| std::array::from_fn(|_| Mutex::new(()))),
@@ -201,19 +201,19 @@ impl Region {
     /// Whether its file still has its name, as far as can be seen: a process that has changed its root or its user may no longer
     /// reach the file, and must not take it from those who do. A few calls of the system.
     pub(crate) fn is_in_place(&self) -> bool {
-        match &self.place {
-            Place::File { location, name, identity } => {
+        match &self.backing {
+            Backing::File { location, name, identity } => {
                 location.open().map_or(true, |directory| files::is_still(&directory, name, *identity))
             }
-            Place::Memory => true,
+            Backing::Memory => true,
         }
     }
 
     /// Its file; `None` if it is in memory.
     pub(crate) fn path(&self) -> Option<PathBuf> {
-        match &self.place {
-            Place::File { location, name, .. } => Some(location.path().join(name)),
-            Place::Memory => None,
+        match &self.backing {
+            Backing::File { location, name, .. } => Some(location.path().join(name)),
+            Backing::Memory => None,
         }
     }
 
@@ -270,7 +270,7 @@ impl Region {
         let here = self.here();
         let number = self.layout.shard_of(hash);
         let wait = Wait::begin(patience);
-        let kept = shard.keep(&draft, &here, &Floor { region: self, number }, is_wanted, wait.left())?;
+        let kept = shard.keep(&draft, &here, &FileRoom { region: self, number }, is_wanted, wait.left())?;
         self.recount_if_stale(&here, wait);
         Ok(kept)
     }
@@ -336,9 +336,9 @@ impl Region {
     /// Makes all processes leave it, and removes its file if it still has the name. Returns whether there was a file to remove.
     pub(crate) fn retire(&self) -> Result<bool, Error> {
         self.header_word(RETIRED).store(1, Ordering::Release);
-        match &self.place {
-            Place::File { location, name, identity } => files::retire(&location.open()?, name, *identity),
-            Place::Memory => Ok(false),
+        match &self.backing {
+            Backing::File { location, name, identity } => files::retire(&location.open()?, name, *identity),
+            Backing::Memory => Ok(false),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Room on the file system, made when a shard first needs it.
 
 use super::layout::RETIRED;
-use super::{Place, Region};
+use super::{Backing, Region};
 use crate::backend::shared::atomic::Ordering;
 use crate::backend::shared::shard::Room;
 use crate::backend::shared::system::files;
@@ -10,15 +10,15 @@ use rustix::io::Errno;
 use std::ops::Range;
 
 /// Room for a shard of a region.
-pub(super) struct Floor<'a> {
+pub(super) struct FileRoom<'a> {
     pub(super) region: &'a Region,
     pub(super) number: usize,
 }
 
-impl Room for Floor<'_> {
+impl Room for FileRoom<'_> {
     fn extend(&self, words: Range<usize>) -> bool {
-        let Region { place, layout, .. } = self.region;
-        let Place::File { location, name, identity } = place else { return true };
+        let Region { backing, layout, .. } = self.region;
+        let Backing::File { location, name, identity } = backing else { return true };
         let start = layout.start + self.number * layout.stride;
         let Ok(directory) = location.open() else {
             self.region.look_again();

@@ -39,7 +39,7 @@ impl Room for Memory {
     }
 }
 
-struct Region {
+struct OneShard {
     /// The control words, then all others.
     words: Vec<AtomicU64>,
     geometry: Geometry,
@@ -48,7 +48,7 @@ struct Region {
     census: Processes,
 }
 
-impl Region {
+impl OneShard {
     fn new(strategy: Strategy, slots: usize, most_bytes: usize) -> Self {
         let geometry = Geometry::new(slots, most_bytes).expect("small");
         Self {
@@ -103,7 +103,7 @@ fn value_of(key: u64, version: u64) -> Vec<u8> {
 
 #[test]
 fn an_entry_of_any_size_comes_back() {
-    let region = Region::new(Strategy::Lru, 8, 2000);
+    let region = OneShard::new(Strategy::Lru, 8, 2000);
     for size in [0, 1, 7, 8, 183, 184, 185, 688, 689, 1991, 1992] {
         let value: Vec<u8> = (0_usize..size).map(|place| place.to_le_bytes()[0]).collect();
         region.keep(1, &value);
@@ -115,7 +115,7 @@ fn an_entry_of_any_size_comes_back() {
 
 #[test]
 fn every_bit_that_is_flipped_in_an_entry_costs_that_entry_alone() {
-    let region = Region::new(Strategy::Lru, 4, 600);
+    let region = OneShard::new(Strategy::Lru, 4, 600);
     for key in 0..4 {
         region.keep(key, &value_of(key, 1)[..]);
     }
@@ -138,7 +138,7 @@ fn every_bit_that_is_flipped_in_an_entry_costs_that_entry_alone() {
 
 #[test]
 fn a_lock_whose_owner_is_dead_is_taken_and_the_shard_rebuilt() {
-    let region = Region::new(Strategy::Lru, 4, 600);
+    let region = OneShard::new(Strategy::Lru, 4, 600);
     for key in 0..4 {
         region.keep(key, &value_of(key, 1));
     }
@@ -155,7 +155,7 @@ fn a_lock_whose_owner_is_dead_is_taken_and_the_shard_rebuilt() {
 
 #[test]
 fn a_lock_whose_owner_lives_is_waited_for_no_longer_than_the_budget() {
-    let region = Region::new(Strategy::Lru, 4, 600);
+    let region = OneShard::new(Strategy::Lru, 4, 600);
     region.keep(1, b"one");
     region.words[control::LOCK].store(99, Ordering::Relaxed);
     let start = Instant::now();
@@ -169,7 +169,7 @@ fn a_lock_whose_owner_lives_is_waited_for_no_longer_than_the_budget() {
 }
 
 /// An operation, and which keys may be lost if the process dies in it.
-type Act = (&'static str, fn(&Region), fn(u64) -> bool);
+type Act = (&'static str, fn(&OneShard), fn(u64) -> bool);
 
 const ACTS: [Act; 10] = [
     ("insert", |region| assert_eq!(region.keep(50, &value_of(50, 9)), Kept::Stored), |_| false),
@@ -191,7 +191,7 @@ const ACTS: [Act; 10] = [
     ),
 ];
 
-impl Region {
+impl OneShard {
     fn keep_at(&self, key: u64, value: &[u8], now: u64) -> Kept {
         let key_bytes = key.to_le_bytes();
         let draft = Draft { hash: spread(key), key: &key_bytes, value, expires: now + 1000, now };
@@ -207,8 +207,8 @@ impl Region {
 }
 
 /// What the acts find: entries with and without chunks, some of whose time will be over.
-fn scene(act: &str) -> Region {
-    let region = Region::new(Strategy::Lru, if act == "expire" { 12 } else { 24 }, 1000);
+fn scene(act: &str) -> OneShard {
+    let region = OneShard::new(Strategy::Lru, if act == "expire" { 12 } else { 24 }, 1000);
     if act != "first store of all" {
         (0..8).for_each(|key| _ = region.keep(key, &value_of(key, 1)));
         (20..24).for_each(|key| _ = region.keep_at(key, &value_of(key, 1), 1));
@@ -233,7 +233,7 @@ fn whatever_store_a_process_dies_before_its_shard_is_repaired_and_one_entry_is_l
             }
             deaths += 1;
             region.census.dead.borrow_mut().insert(region.census.me);
-            let heir = Region { census: Processes { me: 8, ..region.census }, ..region };
+            let heir = OneShard { census: Processes { me: 8, ..region.census }, ..region };
             // Before it is repaired, a reader finds what is there, or nothing.
             let may_be = |key| [None, Some(value_of(key, 1)), Some(value_of(key, 9)), Some(vec![1; 990])];
             for key in (0..24).filter(|&key| key != 6) {
@@ -296,7 +296,7 @@ impl Model {
 fn a_shard_of_any_size_holds_what_a_plain_model_holds_after_any_number_of_operations() {
     for strategy in [Strategy::Lru, Strategy::Mru, Strategy::Fifo, Strategy::Lfu] {
         for slots in [1, 2, 13, 128, 1024] {
-            let region = Region::new(strategy, slots, 1000);
+            let region = OneShard::new(strategy, slots, 1000);
             let (mut model, mut dice) = (Model::default(), Dice::new(slots as u64));
             for version in 0..40_000 {
                 // Half of them are looked up again and again.
@@ -327,7 +327,7 @@ proptest! {
         slots in 1_usize..12,
         acts in prop::collection::vec((0_u8..10, 0_u64..20), 1..150),
     ) {
-        let region = Region::new(strategy, slots, 1000);
+        let region = OneShard::new(strategy, slots, 1000);
         let mut model = Model::default();
         for (version, (act, key)) in acts.into_iter().enumerate() {
             match act {
@@ -356,7 +356,7 @@ proptest! {
     /// Any words whatever: nothing panics, nothing is found that was not stored, and the next writer makes order.
     #[test]
     fn arbitrary_words_are_no_danger(seed in prop::collection::vec(any::<u64>(), 64), slots in 1_usize..6) {
-        let region = Region::new(Strategy::Lru, slots, 700);
+        let region = OneShard::new(Strategy::Lru, slots, 700);
         for (place, word) in region.words.iter().enumerate().skip(1) {
             word.store(seed[place % seed.len()].rotate_left(u32::try_from(place).expect("small")), Ordering::Relaxed);
         }

@@ -4,8 +4,8 @@
 //! is in it is then opened relative to the descriptor, so that nobody can put another folder in its place in between.
 
 use super::super::error::{Error, Reason, Trouble};
-use super::facts::{FILE_MODE, FOLDER_MODE, Facts, Identity};
-use super::fork::{self, Held};
+use super::facts::{FILE_MODE, FOLDER_MODE, Facts, FileId};
+use super::fork::{self, Descriptor};
 use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, chmodat, fchmod, flock, mkdirat, openat};
 use rustix::io::{Errno, retry_on_intr};
 use std::ffi::OsString;
@@ -30,7 +30,7 @@ const MODE_PATIENCE: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Location {
     path: PathBuf,
-    root: Option<Identity>,
+    root: Option<FileId>,
 }
 
 impl Location {
@@ -64,7 +64,7 @@ impl Location {
         let path = path.as_ref();
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         // Without a slash at the end, which would make the system follow a symbolic link.
-        Self { path: absolute.components().collect(), root: Identity::of_root() }
+        Self { path: absolute.components().collect(), root: FileId::of_root() }
     }
 
     /// Its path.
@@ -80,7 +80,7 @@ impl Location {
     /// Opens the folder, and makes it before if there is none. Fails if the process has another root by now, below which the path
     /// is another folder's: its files would tell of others than the members of this one.
     pub(crate) fn open(&self) -> Result<Directory, Error> {
-        if Identity::of_root() != self.root {
+        if FileId::of_root() != self.root {
             return Err(Error::refused(&self.path, Reason::Root));
         }
         Directory::enter(CWD, &self.path, self.path.clone())
@@ -189,7 +189,7 @@ pub(crate) struct DirectoryLock(#[allow(dead_code, reason = "held")] LockFile);
 
 /// A file of no content whose lock this process holds.
 #[derive(Debug)]
-pub(crate) struct LockFile(Held);
+pub(crate) struct LockFile(Descriptor);
 
 impl LockFile {
     /// Takes the lock of the file of this name, which is made if there is none; `None` if somebody else holds it.
@@ -197,7 +197,7 @@ impl LockFile {
         // Several times only where the file is removed between two steps.
         for _ in 0..8 {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let held = match Held::open(|| retry_on_intr(|| openat(folder, name, flags, FILE_MODE))) {
+            let held = match Descriptor::open(|| retry_on_intr(|| openat(folder, name, flags, FILE_MODE))) {
                 Ok(held) => held,
                 Err(Errno::LOOP | Errno::MLINK) => return Err(Trouble::Refused(Reason::SymbolicLink)),
                 Err(Errno::ISDIR | Errno::NXIO) => return Err(Trouble::Refused(Reason::NotRegular)),

@@ -7,14 +7,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 /// Which file it is, whatever its name. A number is given again only when the file before it is gone for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub(crate) struct FileId {
     /// The device.
     pub(crate) device: u64,
     /// The file's number there.
     pub(crate) inode: u64,
 }
 
-impl Identity {
+impl FileId {
     /// Of the file that a descriptor stands for.
     pub(crate) fn of(fd: impl AsFd) -> Result<Self, Errno> {
         Ok(Facts::of(fd)?.identity)
@@ -30,7 +30,7 @@ impl Identity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Facts {
     /// Which file it is.
-    pub(crate) identity: Identity,
+    pub(crate) identity: FileId,
     /// What kind of file it is.
     pub(crate) kind: FileType,
     /// The user it belongs to.
@@ -66,7 +66,7 @@ impl Facts {
     #[allow(clippy::useless_conversion, reason = "each system has its own integers here")]
     pub(crate) fn from_stat(stat: &Stat) -> Self {
         Self {
-            identity: Identity { device: stat.st_dev as u64, inode: stat.st_ino as u64 },
+            identity: FileId { device: stat.st_dev as u64, inode: stat.st_ino as u64 },
             kind: FileType::from_raw_mode(stat.st_mode),
             uid: stat.st_uid,
             mode: stat.st_mode as u32 & 0o7777,

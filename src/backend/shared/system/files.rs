@@ -5,7 +5,7 @@
 
 use super::super::error::{Error, Reason};
 use super::directory::Directory;
-use super::facts::{FILE_MODE, Facts, Identity};
+use super::facts::{FILE_MODE, Facts, FileId};
 use super::map::Map;
 use rustix::fs::{
     AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, fchmod, flock, ftruncate, openat, renameat, unlinkat,
@@ -75,22 +75,22 @@ pub(crate) struct Opened {
 pub(crate) struct RegionFile {
     /// Always there; taken out by `drop` alone.
     fd: Option<OwnedFd>,
-    identity: Identity,
+    identity: FileId,
 }
 
 impl RegionFile {
-    fn new(fd: OwnedFd, identity: Identity) -> Self {
+    fn new(fd: OwnedFd, identity: FileId) -> Self {
         Self { fd: Some(fd), identity }
     }
 
     /// Which file it is, whatever its name.
-    pub(crate) fn identity(&self) -> Identity {
+    pub(crate) fn identity(&self) -> FileId {
         self.identity
     }
 
     /// The descriptor, unless the program has closed it behind our back and it stands for something else.
     fn intact(&self) -> Result<&OwnedFd, Errno> {
-        self.fd.as_ref().filter(|fd| Identity::of(fd) == Ok(self.identity)).ok_or(Errno::BADF)
+        self.fd.as_ref().filter(|fd| FileId::of(fd) == Ok(self.identity)).ok_or(Errno::BADF)
     }
 
     /// Makes room for the bytes from `from` to `to`, which nobody uses yet: they are zeros afterwards. Without room for all
@@ -138,7 +138,7 @@ pub(crate) fn open_any(
     verify: impl Fn(&Map) -> bool,
     initialise: impl Fn(&Map),
 ) -> Result<Opened, Error> {
-    if let Found::Sound(map, file) = look(directory, name, size.len, &verify)? {
+    if let Existing::Sound(map, file) = look(directory, name, size.len, &verify)? {
         return Ok(Opened { map, file, origin: Origin::Found });
     }
     let _lock = directory.lock()?;
@@ -147,9 +147,9 @@ pub(crate) fn open_any(
     // Once, unless somebody has removed the lock's file or a temporary one.
     for _ in 0..4 {
         match look(directory, name, size.len, &verify)? {
-            Found::Sound(map, file) => return Ok(Opened { map, file, origin: Origin::Found }),
-            Found::Nothing => {}
-            Found::Damaged(reason) => {
+            Existing::Sound(map, file) => return Ok(Opened { map, file, origin: Origin::Found }),
+            Existing::Nothing => {}
+            Existing::Damaged(reason) => {
                 remove(directory, name)?;
                 origin = Origin::Replaced(reason);
             }
@@ -168,7 +168,7 @@ pub(crate) fn inspect(
     name: &str,
     head: usize,
     len: impl Fn(&Map) -> Option<usize>,
-) -> Result<Option<(Map, Identity)>, Error> {
+) -> Result<Option<(Map, FileId)>, Error> {
     let Ok(facts) = Facts::of_name(directory.as_fd(), name) else { return Ok(None) };
     let Ok(found) = usize::try_from(facts.len) else { return Ok(None) };
     if found < head {
@@ -176,20 +176,20 @@ pub(crate) fn inspect(
     }
     let is_sound = |map: &Map| len(map) == Some(found);
     match look(directory, name, found, is_sound)? {
-        Found::Sound(map, file) => Ok(Some((map, file.identity()))),
-        Found::Damaged(_) | Found::Nothing => Ok(None),
+        Existing::Sound(map, file) => Ok(Some((map, file.identity()))),
+        Existing::Damaged(_) | Existing::Nothing => Ok(None),
     }
 }
 
 /// The file of this name once more, if it is still this one: to make room in it.
-pub(crate) fn reopen(directory: &Directory, name: &str, identity: Identity) -> Result<RegionFile, Errno> {
+pub(crate) fn reopen(directory: &Directory, name: &str, identity: FileId) -> Result<RegionFile, Errno> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let fd = retry_on_intr(|| openat(directory, name, flags, Mode::empty()))?;
-    if Identity::of(&fd)? == identity { Ok(RegionFile::new(fd, identity)) } else { Err(Errno::STALE) }
+    if FileId::of(&fd)? == identity { Ok(RegionFile::new(fd, identity)) } else { Err(Errno::STALE) }
 }
 
 /// Whether the region of this name is still this file.
-pub(crate) fn is_still(directory: &Directory, name: &str, identity: Identity) -> bool {
+pub(crate) fn is_still(directory: &Directory, name: &str, identity: FileId) -> bool {
     Facts::of_name(directory.as_fd(), name).is_ok_and(|facts| facts.identity == identity)
 }
 
@@ -204,7 +204,7 @@ pub(crate) fn unlink(directory: &Directory, name: &str) -> Result<bool, Error> {
 }
 
 /// Removes the region of this name if it is still this file, and not one that somebody has made in its place; whether it was.
-pub(crate) fn retire(directory: &Directory, name: &str, identity: Identity) -> Result<bool, Error> {
+pub(crate) fn retire(directory: &Directory, name: &str, identity: FileId) -> Result<bool, Error> {
     let _lock = directory.lock()?;
     match Facts::of_name(directory.as_fd(), name) {
         Ok(facts) if facts.identity == identity => remove(directory, name),
@@ -253,39 +253,39 @@ fn names(directory: &Directory) -> Result<Vec<String>, Errno> {
 }
 
 /// What has a region's name.
-enum Found {
+enum Existing {
     Sound(Map, RegionFile),
     Damaged(Reason),
     Nothing,
 }
 
-fn look(directory: &Directory, name: &str, len: usize, verify: impl Fn(&Map) -> bool) -> Result<Found, Error> {
+fn look(directory: &Directory, name: &str, len: usize, verify: impl Fn(&Map) -> bool) -> Result<Existing, Error> {
     let path = || directory.path_of(name);
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let fd = match retry_on_intr(|| openat(directory, name, flags, Mode::empty())) {
         Ok(fd) => fd,
-        Err(Errno::NOENT) => return Ok(Found::Nothing),
-        Err(Errno::LOOP | Errno::MLINK) => return Ok(Found::Damaged(Reason::SymbolicLink)),
+        Err(Errno::NOENT) => return Ok(Existing::Nothing),
+        Err(Errno::LOOP | Errno::MLINK) => return Ok(Existing::Damaged(Reason::SymbolicLink)),
         // A folder, a socket.
-        Err(Errno::ISDIR | Errno::NXIO | Errno::OPNOTSUPP) => return Ok(Found::Damaged(Reason::NotRegular)),
+        Err(Errno::ISDIR | Errno::NXIO | Errno::OPNOTSUPP) => return Ok(Existing::Damaged(Reason::NotRegular)),
         Err(Errno::ACCESS) => match Facts::of_name(directory.as_fd(), name) {
-            Ok(facts) => return Ok(Found::Damaged(Reason::Mode { mode: facts.mode })),
+            Ok(facts) => return Ok(Existing::Damaged(Reason::Mode { mode: facts.mode })),
             Err(_) => return Err(Error::system("open", &path(), Errno::ACCESS)),
         },
         Err(errno) => return Err(Error::system("open", &path(), errno)),
     };
     let facts = Facts::of(&fd).map_err(|errno| Error::system("look at", &path(), errno))?;
     if let Err(reason) = facts.check_file(directory.uid()) {
-        return Ok(Found::Damaged(reason));
+        return Ok(Existing::Damaged(reason));
     }
     if facts.len != len as u64 {
-        return Ok(Found::Damaged(Reason::Length { len: facts.len, expected: len as u64 }));
+        return Ok(Existing::Damaged(Reason::Length { len: facts.len, expected: len as u64 }));
     }
     let map = Map::new(fd.as_fd(), len).map_err(|errno| Error::system("map", &path(), errno))?;
     if !verify(&map) {
-        return Ok(Found::Damaged(Reason::Content));
+        return Ok(Existing::Damaged(Reason::Content));
     }
-    Ok(Found::Sound(map, RegionFile::new(fd, facts.identity)))
+    Ok(Existing::Sound(map, RegionFile::new(fd, facts.identity)))
 }
 
 fn remove(directory: &Directory, name: &str) -> Result<bool, Error> {
@@ -309,7 +309,7 @@ fn create(
     retry_on_intr(|| ftruncate(&fd, size.len as u64)).map_err(no_room)?;
     allocate(&fd, 0, size.allocated.min(size.len) as u64).map_err(no_room)?;
     let map = Map::new(fd.as_fd(), size.len).map_err(|errno| Error::system("map", &path, errno))?;
-    let identity = Identity::of(&fd).map_err(|errno| Error::system("look at", &path, errno))?;
+    let identity = FileId::of(&fd).map_err(|errno| Error::system("look at", &path, errno))?;
     initialise(&map);
     match temporary.publish(name) {
         Ok(()) => {

@@ -11,7 +11,7 @@
 
 #![allow(unsafe_code)]
 
-use super::facts::Identity;
+use super::facts::FileId;
 use rustix::io::Errno;
 use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
@@ -29,19 +29,19 @@ static PROCESS: AtomicU32 = AtomicU32::new(0);
 /// that the list lacks.
 static GATE: AtomicBool = AtomicBool::new(false);
 
-/// The list's first place. Places are made, used again, and never freed.
-static FIRST: AtomicPtr<Place> = AtomicPtr::new(ptr::null_mut());
+/// The list's first record. Records are made, used again, and never freed.
+static FIRST: AtomicPtr<Record> = AtomicPtr::new(ptr::null_mut());
 
 /// A descriptor with the file it was opened for.
-struct Place {
+struct Record {
     /// The descriptor, or one of the next two.
     fd: AtomicI32,
     device: AtomicU64,
     inode: AtomicU64,
-    next: Option<&'static Place>,
+    next: Option<&'static Record>,
 }
 
-/// No descriptor: the place is free.
+/// No descriptor: the record is free.
 const FREE: RawFd = -1;
 /// No descriptor yet.
 const TAKEN: RawFd = -2;
@@ -69,43 +69,43 @@ pub(crate) fn notice() {
 fn forget_the_parent() {
     GENERATION.fetch_add(1, Ordering::AcqRel);
     let mut at = first();
-    while let Some(place) = at {
-        let fd = place.fd.load(Ordering::Acquire);
+    while let Some(record) = at {
+        let fd = record.fd.load(Ordering::Acquire);
         if fd >= 0 {
-            place.close(fd);
-            place.fd.store(FREE, Ordering::Release);
+            record.close(fd);
+            record.fd.store(FREE, Ordering::Release);
         }
-        at = place.next;
+        at = record.next;
     }
 }
 
-fn first() -> Option<&'static Place> {
-    // SAFETY: the list holds null or places that `Place::take` leaked.
+fn first() -> Option<&'static Record> {
+    // SAFETY: the list holds null or records that `Record::take` leaked.
     unsafe { FIRST.load(Ordering::Acquire).as_ref() }
 }
 
-impl Place {
-    /// A place that is free no more.
+impl Record {
+    /// A record that is free no more.
     fn take() -> &'static Self {
         let mut at = first();
-        while let Some(place) = at {
-            if place.fd.compare_exchange(FREE, TAKEN, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                return place;
+        while let Some(record) = at {
+            if record.fd.compare_exchange(FREE, TAKEN, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                return record;
             }
-            at = place.next;
+            at = record.next;
         }
         let (device, inode) = (AtomicU64::new(0), AtomicU64::new(0));
-        let mut place = Box::new(Self { fd: AtomicI32::new(TAKEN), device, inode, next: first() });
+        let mut record = Box::new(Self { fd: AtomicI32::new(TAKEN), device, inode, next: first() });
         loop {
-            let before = place.next.map_or(ptr::null_mut(), |next| ptr::from_ref(next).cast_mut());
-            let leaked = Box::into_raw(place);
+            let before = record.next.map_or(ptr::null_mut(), |next| ptr::from_ref(next).cast_mut());
+            let leaked = Box::into_raw(record);
             if FIRST.compare_exchange(before, leaked, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                 // SAFETY: it has just been leaked, and is never freed.
                 return unsafe { &*leaked };
             }
             // SAFETY: it came from `into_raw`, and nobody else has seen it.
-            place = unsafe { Box::from_raw(leaked) };
-            place.next = first();
+            record = unsafe { Box::from_raw(leaked) };
+            record.next = first();
         }
     }
 
@@ -113,8 +113,8 @@ impl Place {
     fn is_intact(&self, fd: RawFd) -> bool {
         let (device, inode) = (self.device.load(Ordering::Relaxed), self.inode.load(Ordering::Relaxed));
         // SAFETY: the number is passed to `fstat` only, which fails if it stands for nothing.
-        let identity = Identity::of(unsafe { BorrowedFd::borrow_raw(fd) });
-        identity == Ok(Identity { device, inode })
+        let identity = FileId::of(unsafe { BorrowedFd::borrow_raw(fd) });
+        identity == Ok(FileId { device, inode })
     }
 
     fn close(&self, fd: RawFd) {
@@ -127,29 +127,29 @@ impl Place {
 
 /// A descriptor that no child keeps.
 #[derive(Debug)]
-pub(crate) struct Held {
-    place: &'static Place,
+pub(crate) struct Descriptor {
+    record: &'static Record,
     generation: u64,
 }
 
-impl std::fmt::Debug for Place {
+impl std::fmt::Debug for Record {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Place").field(&self.fd).finish()
+        f.debug_tuple("Record").field(&self.fd).finish()
     }
 }
 
-impl Held {
+impl Descriptor {
     /// Holds the descriptor that `open` returns. No fork happens in between, if it is quick.
     pub(crate) fn open(open: impl FnOnce() -> Result<OwnedFd, Errno>) -> Result<Self, Errno> {
         install();
         let _gate = Gate::enter();
         let fd = open()?;
-        let identity = Identity::of(&fd)?;
-        let place = Place::take();
-        place.device.store(identity.device, Ordering::Relaxed);
-        place.inode.store(identity.inode, Ordering::Relaxed);
-        place.fd.store(fd.into_raw_fd(), Ordering::Release);
-        Ok(Self { place, generation: generation() })
+        let identity = FileId::of(&fd)?;
+        let record = Record::take();
+        record.device.store(identity.device, Ordering::Relaxed);
+        record.inode.store(identity.inode, Ordering::Relaxed);
+        record.fd.store(fd.into_raw_fd(), Ordering::Release);
+        Ok(Self { record, generation: generation() })
     }
 
     /// The descriptor; `None` in a child, and once somebody has closed it behind our back.
@@ -157,29 +157,29 @@ impl Held {
         if self.generation != generation() {
             return None;
         }
-        let fd = self.place.fd.load(Ordering::Acquire);
+        let fd = self.record.fd.load(Ordering::Acquire);
         // SAFETY: it still stands for the file it was held for, and only a drop of `self` closes it.
-        (fd >= 0 && self.place.is_intact(fd)).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
+        (fd >= 0 && self.record.is_intact(fd)).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
     }
 
     /// Which file it is.
-    pub(crate) fn identity(&self) -> Identity {
-        let (device, inode) = (self.place.device.load(Ordering::Relaxed), self.place.inode.load(Ordering::Relaxed));
-        Identity { device, inode }
+    pub(crate) fn identity(&self) -> FileId {
+        let (device, inode) = (self.record.device.load(Ordering::Relaxed), self.record.inode.load(Ordering::Relaxed));
+        FileId { device, inode }
     }
 }
 
-impl Drop for Held {
+impl Drop for Descriptor {
     fn drop(&mut self) {
         // A fork copies the descriptors before the memory: what is closed in between is open in the child, and not listed.
         let _gate = Gate::enter();
-        // In a child the hook has closed it, and the place may be somebody else's.
+        // In a child the hook has closed it, and the record may be somebody else's.
         if self.generation == generation() {
-            let fd = self.place.fd.load(Ordering::Acquire);
+            let fd = self.record.fd.load(Ordering::Acquire);
             if fd >= 0 {
-                self.place.close(fd);
+                self.record.close(fd);
             }
-            self.place.fd.store(FREE, Ordering::Release);
+            self.record.fd.store(FREE, Ordering::Release);
         }
     }
 }
@@ -303,25 +303,25 @@ mod tests {
     use std::sync::Mutex;
 
     #[test]
-    fn a_place_is_used_again() {
-        let open = || Held::open(|| Ok(File::open("/dev/null").expect("a file").into())).expect("a descriptor");
+    fn a_record_is_used_again() {
+        let open = || Descriptor::open(|| Ok(File::open("/dev/null").expect("a file").into())).expect("a descriptor");
         let held: Vec<_> = (0..8).map(|_| open()).collect();
-        assert!(held.iter().all(|held| held.fd().is_some_and(|fd| Identity::of(fd) == Ok(held.identity()))));
+        assert!(held.iter().all(|held| held.fd().is_some_and(|fd| FileId::of(fd) == Ok(held.identity()))));
         drop(held);
-        let failed = Held::open(|| Err(Errno::MFILE));
+        let failed = Descriptor::open(|| Err(Errno::MFILE));
         assert_eq!(failed.map(drop), Err(Errno::MFILE));
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| (0..1000).for_each(|_| assert!(open().fd().is_some())));
             }
         });
-        let mut places = 0;
+        let mut records = 0;
         let mut at = first();
-        while let Some(place) = at {
-            places += 1;
-            at = place.next;
+        while let Some(record) = at {
+            records += 1;
+            at = record.next;
         }
-        assert!(places < 200, "{places}");
+        assert!(records < 200, "{records}");
     }
 
     #[test]

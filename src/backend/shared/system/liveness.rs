@@ -10,7 +10,7 @@ use super::super::atomic::{AtomicU64, Ordering};
 use super::super::error::{Error, Reason, Trouble};
 use super::boot::BootId;
 use super::directory::{Directory, Location, LockFile};
-use super::facts::{Facts, Identity};
+use super::facts::{Facts, FileId};
 use super::files::{self, Size};
 use super::fork::{self, PerProcess};
 use super::map::{Map, WORD};
@@ -64,7 +64,7 @@ impl Owner {
 #[derive(Debug)]
 struct Registry {
     map: Map,
-    identity: Identity,
+    identity: FileId,
 }
 
 impl Registry {
