@@ -1,7 +1,7 @@
 //! Reading a value from bytes that may be anything.
 //!
-//! A value borrows what it is made of. A tuple is read item by item; whoever walks along it, and the tuples in it, ends after
-//! at most as many steps as there are bytes, and at a depth of [`MAX_DEPTH`].
+//! A value borrows from the bytes. A tuple is read item by item. A walk along it, and the tuples in it, ends after at most as many
+//! steps as there are bytes, and goes no deeper than [`MAX_DEPTH`].
 
 use super::{LONG, MAX_DEPTH, SMALL, SMALL_OFFSET, is_padded, tag};
 use std::fmt;
@@ -31,7 +31,7 @@ pub enum Value<'a> {
     BigInt(&'a [u8]),
     /// A float.
     Float(f64),
-    /// What was called the UTF-8 of a str. Nobody has checked it.
+    /// The UTF-8 of a str, unchecked: the bytes may be anything.
     Text(&'a [u8]),
     /// A bytes object.
     Bytes(&'a [u8]),
@@ -134,8 +134,8 @@ impl<'a> Floats<'a> {
 
 /// Takes the value at the start of `bytes`, which is inside `depth` tuples.
 ///
-/// What is left goes out through the argument. Handed over together with the value, it made a scalar cost 14 ns in place of 6
-/// wherever the caller is not inlined.
+/// The rest of the bytes goes out through the argument. Returned together with the value, it made a scalar cost 14 ns in place of
+/// 6 wherever the caller is not inlined.
 #[inline]
 fn take_value<'a>(bytes: &mut &'a [u8], depth: u8) -> Result<Value<'a>, Damaged> {
     let [tag] = take_array(bytes)?;

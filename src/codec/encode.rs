@@ -28,7 +28,7 @@ impl fmt::Display for EncodeError {
 
 impl std::error::Error for EncodeError {}
 
-/// What becomes of a number.
+/// The encoding of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
     /// It comes back as it is, to the bit.
@@ -83,7 +83,7 @@ impl<'a> Encoder<'a> {
         Ok(key)
     }
 
-    /// Goes on with one item more, of a value or of an untyped key, for what keeps items in an order of its own. All of
+    /// Goes on with one item more, of a value or of an untyped key, for a caller that puts items into an order of its own. All of
     /// `out` takes at most `limit` bytes.
     #[inline]
     pub fn for_item(out: &'a mut Vec<u8>, limit: u32, is_exact: bool) -> Result<Self, EncodeError> {
@@ -107,7 +107,7 @@ impl<'a> Encoder<'a> {
         if self.due == 0 { Ok(self.out) } else { Err(EncodeError::Miscounted) }
     }
 
-    /// None.
+    /// Python's `None`.
     #[inline]
     pub fn none(&mut self) -> Result<(), EncodeError> {
         self.put([tag::NONE])
@@ -159,7 +159,7 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    /// The UTF-8 of a str, or what stands for it where a str has no UTF-8.
+    /// The UTF-8 of a str; a lone surrogate has three bytes, as if UTF-8 had them.
     #[inline]
     pub fn text(&mut self, text: &[u8]) -> Result<(), EncodeError> {
         self.put_sized(tag::TEXT, text)
@@ -194,7 +194,7 @@ impl<'a> Encoder<'a> {
         self.put_sized(tag::BYTES, bytes)
     }
 
-    /// The pickle of anything else. In a key, nothing makes the pickles of equal objects equal but who pickled them.
+    /// The pickle of anything else. In a key, the caller sees to it that equal objects have equal pickles.
     pub fn pickle(&mut self, pickle: &[u8]) -> Result<(), EncodeError> {
         self.put_sized(tag::PICKLE, pickle)
     }
@@ -334,7 +334,7 @@ fn length_size(length: usize) -> usize {
     if length < LONG as usize { 1 } else { 1 + size_of::<u32>() }
 }
 
-/// What has room below the limit has a size below 2^32.
+/// A size below the limit, which is below 2^32.
 #[inline]
 fn to_u32(size: usize) -> u32 {
     u32::try_from(size).unwrap_or(u32::MAX)

@@ -1,8 +1,8 @@
 //! Keys and values as bytes, for a cache that is not in this process alone. They are a format: other processes read them.
 //!
-//! Nothing here knows Python, nor where the bytes lie. What is written is checked against a limit, and what is read may be
-//! anything at all: no bytes make the decoder panic, recurse or allocate. A value has one encoding, so whatever decodes
-//! is encoded as the same bytes again.
+//! Nothing here knows Python, nor where the bytes lie. An encoding is checked against a limit. The decoder trusts no bytes:
+//! none make it panic, recurse or allocate. A value has one encoding, so that bytes that decode are encoded as the same bytes
+//! again.
 //!
 //! ```text
 //! first byte   value                   after it
@@ -25,7 +25,7 @@
 //!
 //! Numbers are little-endian. No value begins with 00, so memory that was never written is none.
 //!
-//! In a key, what is equal in Python has the same bytes: there 1, 1.0 and True are the int.
+//! In a key, values that are equal in Python have the same bytes: there 1, 1.0 and True are the int.
 
 mod decode;
 mod encode;
@@ -35,10 +35,11 @@ pub use encode::{EncodeError, Encoder};
 
 use std::ops::RangeInclusive;
 
-/// The number of the format above. Whoever changes one byte of it changes this, so that other builds keep to other files.
+/// The number of the format above. A change of one byte of it changes this number, too, so that other builds keep to other
+/// files.
 pub const FORMAT: u32 = 1;
 
-/// How deep tuples nest. Whoever walks along a value recurses so far and no farther; a deeper tuple is pickled.
+/// How deep tuples nest. A walk along a value recurses so far and no farther; a deeper tuple is pickled.
 pub const MAX_DEPTH: u8 = 32;
 
 mod tag {
@@ -60,7 +61,7 @@ mod tag {
 /// Ints that are their own tags.
 const SMALL: RangeInclusive<i64> = -16..=111;
 
-/// What a tag stands above the small int that it is.
+/// The distance of a tag from the small int that it stands for.
 const SMALL_OFFSET: i64 = 0x90;
 
 /// The byte in front of a length that does not fit one byte.

@@ -9,7 +9,7 @@ pub(super) use super::tests::words::AtomicU64;
 pub(super) use std::sync::atomic::AtomicU64;
 pub(super) use std::sync::atomic::Ordering;
 
-/// What a shard is made of.
+/// Words, fences and the clock of a shard.
 pub(super) mod shard {
     #[cfg(loom)]
     pub(in crate::backend::shared) use crate::backend::shared::tests::{

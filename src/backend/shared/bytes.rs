@@ -9,7 +9,7 @@ use crate::sync::Token;
 use std::time::Duration;
 
 impl Handle {
-    /// Does what needs a shard: at once if nobody has it, else waiting.
+    /// Does an act that needs a shard's lock: at once if the lock is free, else waiting.
     fn attempt<R: Send>(
         &self,
         caller: &impl Caller,
@@ -120,7 +120,7 @@ impl ByteBackend for Handle {
         let region = self.region(caller.token()).ok_or(NotNow)?;
         let removed = self.attempt(caller, &region, |patience| region.remove(key, now, patience));
         Ok(removed.unwrap_or_else(|GaveUp| {
-            // It must not be returned any more: rather no entry at all than this one.
+            // The entry must not be returned any more. Without the lock only the whole region can go.
             let is_there = region.contains(key, now);
             caller.wait(|| region.retire().is_ok());
             is_there

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 /// Why there is no shared region.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Error {
-    /// What is there is not to be trusted.
+    /// The file or folder is not to be trusted.
     Refused {
-        /// Where it is.
+        /// Its path.
         path: PathBuf,
         /// What is wrong with it.
         reason: Reason,
@@ -33,7 +33,7 @@ pub(crate) enum Error {
     },
     /// A call of the system failed.
     System {
-        /// What was to be done, in words that follow "cannot".
+        /// The action, in words that follow "cannot".
         action: &'static str,
         /// To which file.
         path: PathBuf,
@@ -51,7 +51,7 @@ pub(crate) enum Reason {
     NotFolder,
     /// It is no regular file.
     NotRegular,
-    /// It belongs to somebody else.
+    /// It belongs to another user.
     Owner {
         /// The user it belongs to.
         uid: u32,
@@ -68,18 +68,18 @@ pub(crate) enum Reason {
         /// How many names it has.
         count: u64,
     },
-    /// It is longer or shorter than what it is to hold.
+    /// It is longer or shorter than its content.
     Length {
         /// Its length in bytes.
         len: u64,
         /// The only right one.
         expected: u64,
     },
-    /// What it holds is not what was to be there.
+    /// Its content is damaged, or another's.
     Content,
     /// It is on a file system that other machines may change.
     Network,
-    /// Locks on it keep nobody out.
+    /// Its file system does not keep locks.
     Locks,
     /// It is no name of a region.
     Name,
@@ -87,7 +87,7 @@ pub(crate) enum Reason {
     Root,
 }
 
-/// What stands in the way of using a file.
+/// An obstacle to using a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trouble {
     Refused(Reason),
@@ -119,7 +119,7 @@ impl Error {
         Self::Refused { path: path.to_path_buf(), reason }
     }
 
-    /// The error of an operation that takes room, which is none where the file is empty.
+    /// The error of an operation that takes room: `bytes`, or 0 for an empty file.
     pub(crate) fn of_room(action: &'static str, path: &Path, bytes: u64, errno: Errno) -> Self {
         match errno {
             Errno::NOSPC | Errno::DQUOT => Self::Full { path: path.to_path_buf(), bytes },

@@ -12,10 +12,10 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// After so many stores in a row that could not have a shard in time, the region is retired: an owner of a lock is stuck.
+/// After so many stores in a row that gave up waiting for a lock, the region is retired: the owner of the lock is stuck.
 const MOST_GIVE_UPS: u32 = 3;
 
-/// What the user is to know of a function's region, once.
+/// A warning about a function's region. The user gets one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
     /// The values are cached in this process alone.
@@ -46,21 +46,21 @@ impl fmt::Display for Notice {
 /// The region of one function.
 #[derive(Debug)]
 pub(crate) struct Handle {
-    /// Where the user wants the file. Else it is where the user of the process that opens it has it: one may decorate, and
+    /// The folder that the user asked for. `None`: the folder of the user who opens the region, since one user may decorate and
     /// another, after a fork, call.
     asked: Option<Location>,
     purpose: Purpose,
     /// Never in a file.
     is_private: bool,
-    /// If it is private, the last one that was made, for this process and those that fork from it. Nobody waits for it: in a
-    /// forked process a thread may have it that is not there.
+    /// If it is private, the last one that was made, for this process and those that fork from it. The danger is a fork while a
+    /// thread holds the mutex: in the child it is held for ever. So `try_lock` alone is used.
     inherited: Mutex<Option<Arc<Region>>>,
     /// The region in use. A forked process begins without one.
     open: PerProcess<Published<Region>>,
     give_ups: AtomicU32,
     has_warned: AtomicBool,
     is_off: AtomicBool,
-    /// What is counted while there is no region at all.
+    /// Counts of calls while there is no region at all.
     tallies: Tallies,
     /// When to try again to have the region in a file, on the machine's clock; 0: there is no need.
     retry_at: AtomicU64,
@@ -136,7 +136,7 @@ impl Handle {
         if refusal.is_some() {
             self.postpone();
         }
-        // Where the folder is not ours, nothing can tell which fork lives: each has its own.
+        // In a folder that is not ours, nothing can tell which fork lives: each has a region of its own.
         match Region::private(self.is_private.then_some(&location), &self.purpose) {
             Ok(region) => {
                 region.attend();
@@ -160,7 +160,7 @@ impl Handle {
         }
     }
 
-    /// What is to be said of a region in memory. `refusal` is why it is in no file.
+    /// The warning about a region in memory. `refusal` is the reason why it is in no file.
     fn notice_of_memory(&self, region: &Region, refusal: Option<Error>) -> Option<Notice> {
         let notice = match (region.shortage(), refusal) {
             (None, refusal) => refusal.map(Notice::Private),
@@ -201,7 +201,7 @@ impl Handle {
         self.is_off.load(Ordering::Relaxed) && !self.is_retry_due()
     }
 
-    /// What counts the calls of this process while there is no region.
+    /// The counts of this process's calls while there is no region.
     pub(crate) fn tallies(&self) -> &Tallies {
         &self.tallies
     }
@@ -211,7 +211,7 @@ impl Handle {
         let is_due = |open: Option<&Arc<Region>>| open.is_none_or(|open| !open.is_current());
         match self.open.get().replace_if(token, Some(&region), is_due) {
             Err(Some(other)) => other,
-            // What was open before goes here, after the loan: unmapping takes time.
+            // The region that was open before is dropped here, after the loan: unmapping takes time.
             _ => region,
         }
     }
@@ -227,7 +227,7 @@ impl Handle {
         true
     }
 
-    /// Notes whether a store or a removal could have its shard. If many in a row could not, retires the region. May take
+    /// Notes whether a store or a removal got the lock of its shard. If many in a row could not, retires the region. May take
     /// seconds then.
     pub(crate) fn note(&self, region: &Region, could: bool) {
         if could {
@@ -246,11 +246,11 @@ impl Handle {
         if self.is_private || !location.path().join(self.purpose.file_name()).exists() {
             return Ok(false);
         }
-        // Opened, so that those who have it open are told, too.
+        // Opened, so that processes that have it open see that it is retired.
         Region::open(&location, &self.purpose)?.retire()
     }
 
-    /// What is to be said of a region that may have lacked room.
+    /// The warning about a region that may have lacked room.
     pub(crate) fn notice_of(&self, region: &Region) -> Option<Notice> {
         if region.has_lacked_room() { self.once(Some(Notice::Full)) } else { None }
     }

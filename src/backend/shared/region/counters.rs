@@ -1,4 +1,4 @@
-//! What a region counts. Processes add to different stripes, so that hits do not contend for a line.
+//! The counters of a region. Processes add to different stripes, so that hits do not contend for a line.
 
 use super::Region;
 use super::layout::{COUNTERS, LINE, PAGE, STRIPES};
@@ -16,7 +16,7 @@ impl Region {
         }
     }
 
-    /// Takes back that a call was counted as answered: it turned out not to be.
+    /// Takes back the count of a hit whose value turned out to be none.
     pub(crate) fn uncount_hit(&self) {
         let stripe = self.stripe.load(Ordering::Relaxed) % STRIPES;
         if let Some(word) = self.map.word(COUNTERS + stripe * LINE + Count::Hit as usize * WORD) {
@@ -24,7 +24,7 @@ impl Region {
         }
     }
 
-    /// What has been counted, by all processes.
+    /// The counts of all processes together.
     pub(crate) fn counts(&self) -> Counts {
         counts(&self.map)
     }

@@ -1,4 +1,4 @@
-//! The header of a region: what it was made for, and a checksum. Written once, before any other process sees the file.
+//! The header of a region: its purpose, and a checksum. Written once, before any other process sees the file.
 
 use super::Purpose;
 use super::layout::{LAYOUT, RETIRED};
@@ -6,7 +6,7 @@ use super::parameters;
 use crate::backend::shared::system::boot::BootId;
 use crate::backend::shared::system::map::{Map, WORD};
 
-/// What the header says, in front of its checksum.
+/// The parts of the header, in front of its checksum.
 const MAGIC: u64 = u64::from_be_bytes(*b"WRPCACHE");
 const CHECKED: usize = RETIRED - WORD;
 const SEED: usize = 32;
@@ -51,7 +51,7 @@ pub(super) fn read_header(map: &Map) -> Option<(Purpose, u64)> {
     is_ours.then_some((purpose, seed))
 }
 
-/// The label as the header has room for it.
+/// The purpose with its label cut to the room in the header.
 pub(super) fn truncated(purpose: &Purpose) -> Purpose {
     Purpose { label: beginning(&purpose.label).to_owned(), ..purpose.clone() }
 }

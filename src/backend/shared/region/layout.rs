@@ -1,4 +1,4 @@
-//! Where the parts of a region lie, computed from its parameters.
+//! The places of a region's parts, computed from its parameters.
 
 use super::parameters::Parameters;
 use crate::backend::shared::atomic::AtomicU64;
@@ -6,8 +6,8 @@ use crate::backend::shared::shard::geometry::Geometry;
 use crate::backend::shared::shard::{MOST_LOCALS, Shard};
 use crate::backend::shared::system::map::{Map, WORD};
 
-/// The number of the layout. Whoever changes one word of it, of a shard or of the codec changes this, so that other builds keep
-/// to other files.
+/// The number of the layout. A change of one word of it, of a shard or of the codec changes this number, too, so that other
+/// builds keep to other files.
 pub(crate) const LAYOUT: u32 = 2;
 
 /// Up to so many entries, all are in one shard, and the order of eviction is exact.
@@ -19,7 +19,7 @@ pub(super) const MOST_SHARDS: usize = MOST_LOCALS;
 pub(super) const PAGE: usize = 4096;
 pub(super) const LINE: usize = 64;
 
-/// Where the words lie that change: each on a line of its own, but for those that hardly ever do.
+/// The places of the words that change. Each has a line of its own, but for two that hardly ever change.
 pub(super) const RETIRED: usize = 512;
 pub(super) const CLEARS: usize = RETIRED + WORD;
 pub(super) const TOTAL: usize = RETIRED + LINE;
@@ -29,12 +29,12 @@ pub(super) const STRIPES: usize = PAGE / LINE;
 pub(super) const MEMBERS: usize = COUNTERS + PAGE;
 pub(super) const CONTROLS: usize = MEMBERS + PAGE;
 
-/// Where the parts of a region lie.
+/// The places of a region's parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
     pub(super) shards: usize,
     pub(super) geometry: Geometry,
-    /// Where the first shard begins.
+    /// The first byte of the first shard.
     pub(super) start: usize,
     /// From one shard to the next.
     pub(super) stride: usize,
@@ -60,12 +60,12 @@ impl Layout {
         let start = (CONTROLS + shards * Geometry::CONTROL * WORD).next_multiple_of(PAGE);
         let stride = geometry.words().checked_mul(WORD)?.checked_next_multiple_of(PAGE)?;
         let len = stride.checked_mul(shards)?.checked_add(start)?;
-        // What mappings and files can be at most.
+        // No mapping or file can be longer.
         isize::try_from(len).is_ok().then_some(Self { shards, geometry, start, stride, len })
     }
 
-    /// The bytes that have room from the beginning. Of a single shard, the first slots do: where not even they fit, it is better to
-    /// know at once.
+    /// The bytes that have room from the beginning. They include the first slots of a single shard: if not even those fit, the
+    /// caller knows at once.
     pub(super) fn allocated(&self) -> usize {
         if self.shards == 1 { self.start + Shard::first_words(&self.geometry) * WORD } else { self.start }
     }

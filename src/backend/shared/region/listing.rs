@@ -15,32 +15,32 @@ use crate::backend::shared::system::map::Map;
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-/// What is known of a region from outside.
+/// A region, seen from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
-    /// What it is for.
+    /// Its purpose.
     pub(crate) purpose: Purpose,
     /// Its file.
     pub(crate) path: PathBuf,
     /// How many bytes of it have room.
     pub(crate) bytes: usize,
-    /// How many entries it has, those whose time is over among them.
+    /// How many entries it has, expired ones among them.
     pub(crate) entries: usize,
-    /// What its users have counted.
+    /// The counts of all its users.
     pub(crate) counts: Counts,
     /// How many living processes have it open.
     pub(crate) processes: usize,
 }
 
 /// All regions in a folder, of this build's layout; before that, if asked to, removes those that no living process has open. An
-/// error if the folder is not to be trusted; where there is none there are no regions.
+/// error if the folder is not to be trusted; without a folder there are no regions.
 pub(crate) fn list(location: &Location, removes_unused: bool) -> Result<Vec<Seen>, Error> {
     if !location.exists() {
         return Ok(Vec::new());
     }
     let directory = location.open()?;
     let members = Membership::new(location.clone());
-    // Where this process can be no member, all count as living.
+    // If this process cannot be a member, all others count as living.
     let _member = members.current();
     let mut regions = Vec::new();
     for listed in files::list(&directory)? {

@@ -13,11 +13,11 @@ pub(super) struct Standing {
     member: Option<Arc<Member>>,
     /// Stores until the membership is looked at again.
     due: u32,
-    /// Where this process is listed among the members.
+    /// This process's place in the list of members.
     listed: Option<usize>,
 }
 
-/// After so many stores a process looks whether others still see it as a member.
+/// After so many stores a process checks that others still see it as a member.
 const STORES_A_LOOK: u32 = 32;
 
 impl Region {
@@ -41,7 +41,7 @@ impl Region {
         Here { region: self, member: standing.member.clone() }
     }
 
-    /// Makes the next store look whether this process is still a member, as it may not be when the folder cannot be opened.
+    /// Makes the next store check that this process is still a member. A folder that cannot be opened is a sign that it is not.
     pub(super) fn look_again(&self) {
         self.standing.get().lock().unwrap_or_else(PoisonError::into_inner).due = 0;
     }
@@ -58,7 +58,8 @@ impl Region {
         take(&|word| word == 0).or_else(|| take(&|word| !members.is_alive(Owner::from_word(word))))
     }
 
-    /// Says that this process uses it, before its first store does. False if it can't, as when it has become another user's.
+    /// Lists this process as a user of the region, before its first store does. False if it cannot be one, as after a change of
+    /// user.
     pub(crate) fn attend(&self) -> bool {
         self.here().me() != Owner::NOBODY
     }
@@ -78,18 +79,18 @@ impl Drop for Region {
 /// This process in a region.
 pub(super) struct Here<'a> {
     region: &'a Region,
-    /// Held for as long as a lock may name it.
+    /// Kept alive for as long as a lock may name it.
     member: Option<Arc<Member>>,
 }
 
-/// Who alone has a region.
+/// The owner of every lock in a region that only this process has.
 const ALONE: u64 = 0x0001_0000_0000_0001;
 
 impl Census for Here<'_> {
     fn me(&self) -> Owner {
         match (&self.member, &self.region.members) {
             (Some(member), _) => member.owner(),
-            // Nobody else is there, and so nobody takes this process for dead.
+            // No other process has the region that could take this one for dead.
             (None, None) => Owner::from_word(ALONE),
             (None, Some(_)) => Owner::NOBODY,
         }

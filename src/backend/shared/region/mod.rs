@@ -1,7 +1,7 @@
 //! A region: the entries of one function, in a file that all processes map, or in memory that only forks share.
 //!
 //! ```text
-//! header    what the region was made for; never changed once others see it               512 bytes
+//! header    the region's purpose; never changed once others see it                       512 bytes
 //!           retired | clears | total | total is stale                                    a line each
 //! counters  64 stripes of hits | misses | skips | unstorable                             a page
 //! members   the processes that have it open                                              a page
@@ -9,8 +9,8 @@
 //! shards    each from a page on: index, stamps, slots, chunks; no room before it is needed
 //! ```
 //!
-//! Everything up to the shards has room from the beginning, so that it can always be read. Where things lie is computed from
-//! the parameters, which the header must confirm; see [`layout`].
+//! Everything up to the shards has room from the beginning, so that it can always be read. All places are computed
+//! from the parameters, which the header must confirm; see [`layout`].
 
 mod counters;
 mod header;
@@ -50,7 +50,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::{Duration, Instant};
 
-/// Where a region's bytes are.
+/// The memory of a region.
 #[derive(Debug)]
 enum Backing {
     /// In the file of this name, as long as it is this file.
@@ -69,7 +69,7 @@ pub(crate) struct Region {
     max_size: u64,
     seed: u64,
     backing: Backing,
-    /// `None` where nothing can tell who lives: then no other process has the region.
+    /// `None` if nothing can tell which processes live: then no other process has the region.
     members: Option<Membership>,
     /// The fork in which it was opened.
     generation: u64,
@@ -81,10 +81,10 @@ pub(crate) struct Region {
     shortage: Option<Error>,
 }
 
-/// Times that lie farther ahead than any could have been set are no times.
+/// An expiry this much farther ahead than the ttl was never set: it is damage, or a clock that went back.
 const SLACK: u64 = 1_000_000_000;
 
-/// How long one call may still wait, however many shards it needs. The clock is only read where it may wait at all.
+/// How long one call may still wait, however many shards it needs. The clock is not read for a call that may not wait.
 #[derive(Clone, Copy, Debug)]
 struct Wait(Option<Instant>);
 
@@ -111,7 +111,7 @@ impl Region {
         let too_large = || Error::Full { path: directory.path_of(&name), bytes: u64::MAX };
         let layout = Layout::new(&purpose.parameters).ok_or_else(too_large)?;
         let members = Membership::new(location.clone());
-        // Who can be no member could take no lock.
+        // A process that cannot be a member could take no lock.
         let _member = members.current()?;
         let size = Size { len: layout.len, allocated: layout.allocated() };
         let verify = |map: &Map| {
@@ -124,9 +124,9 @@ impl Region {
             .ok_or_else(|| Error::refused(location.path(), Reason::Content))
     }
 
-    /// A region in memory, for this process. With a location, for processes that fork from it as well, if those can tell there
-    /// which of them live. Where memory is short it is for fewer entries, and if need be for none, so that it counts the calls
-    /// at least: see [`Region::shortage`].
+    /// A region in memory, for this process. With a location, for processes that fork from it as well, if members of that
+    /// folder can tell which of them live. If memory is short it is for fewer entries, or even for none, so that it counts the
+    /// calls at least: see [`Region::shortage`].
     pub(crate) fn private(location: Option<&Location>, purpose: &Purpose) -> Result<Self, Error> {
         let shortage = match Self::private_of(location, purpose) {
             Ok(region) => return Ok(region),
@@ -191,15 +191,15 @@ impl Region {
         })
     }
 
-    /// Whether it may be used: nobody has retired it, and it is not another process's own.
+    /// Whether it may be used: no process has retired it, and it is not another process's own.
     #[inline(always)]
     pub(crate) fn is_current(&self) -> bool {
         self.header_word(RETIRED).load(Ordering::Relaxed) == 0
             && (self.members.is_some() || self.generation == fork::generation())
     }
 
-    /// Whether its file still has its name, as far as can be seen: a process that has changed its root or its user may no longer
-    /// reach the file, and must not take it from those who do. A few calls of the system.
+    /// Whether its file still has its name. True if that cannot be seen: a process that has changed its root or its user may no
+    /// longer reach the file, and must not take it from the others. A few calls of the system.
     pub(crate) fn is_in_place(&self) -> bool {
         match &self.backing {
             Backing::File { location, name, identity } => {
@@ -223,7 +223,7 @@ impl Region {
     }
 
     /// Looks a key up, and copies key and value into `buffer`. A hit is noted in the order of eviction. `now` is the machine's
-    /// time where entries have one.
+    /// time, or 0 if no entry expires.
     #[inline]
     pub(crate) fn look_up(&self, key: &[u8], now: u64, buffer: &mut Vec<u8>) -> Option<Found> {
         let (shard, found) = self.find(key, now, buffer)?;
@@ -244,7 +244,7 @@ impl Region {
         self.is_live(found.expires, now).then_some((shard, found))
     }
 
-    /// Whether an entry whose time is over at `expires` is to be returned.
+    /// Whether an entry that expires at `expires` is to be returned.
     #[inline]
     fn is_live(&self, expires: u64, now: u64) -> bool {
         match self.ttl {
@@ -254,7 +254,7 @@ impl Region {
     }
 
     /// Stores an entry, and waits for no longer than `patience`, for the shard and for all others that a recount of the total
-    /// needs together. `is_wanted` is asked when nobody else can change the shard.
+    /// needs together. `is_wanted` is asked under the lock.
     pub(crate) fn keep(
         &self,
         key: &[u8],
@@ -275,7 +275,7 @@ impl Region {
         Ok(kept)
     }
 
-    /// Removes the entry of a key. Returns whether there was one whose time was not over.
+    /// Removes the entry of a key. Returns whether there was one that had not expired.
     pub(crate) fn remove(&self, key: &[u8], now: u64, patience: Duration) -> Result<bool, GaveUp> {
         let hash = self.hash(key);
         let Some(shard) = self.shard_of(hash) else { return Ok(false) };
@@ -288,7 +288,7 @@ impl Region {
         self.header_word(CLEARS).fetch_add(1, Ordering::AcqRel);
         let here = self.here();
         let wait = Wait::begin(patience);
-        // One that is stuck does not keep the others: first those that nobody has.
+        // A stuck shard must not keep the others: those with a free lock come first.
         let busy: Vec<_> = self.shards().filter(|shard| shard.clear(&here, Duration::ZERO).is_err()).collect();
         let mut cleared = Ok(());
         for shard in &busy {
@@ -307,7 +307,7 @@ impl Region {
         self.header_word(CLEARS).load(Ordering::Acquire)
     }
 
-    /// How many entries there are whose time is not over.
+    /// How many entries there are that have not expired.
     pub(crate) fn len(&self, now: u64) -> usize {
         let live = |shard: Shard<'_>| match self.ttl {
             None => shard.len(),
@@ -322,7 +322,7 @@ impl Region {
         self.len(now) == 0
     }
 
-    /// What has happened, to all processes.
+    /// The events of all shards, in all processes.
     pub(crate) fn events(&self) -> Events {
         let of = |event| self.shards().map(|shard| shard.events(event)).sum();
         Events {
@@ -333,7 +333,7 @@ impl Region {
         }
     }
 
-    /// Makes all processes leave it, and removes its file if it still has the name. Returns whether there was a file to remove.
+    /// Makes all processes leave it, and removes its file if that still has its name. Returns whether it removed one.
     pub(crate) fn retire(&self) -> Result<bool, Error> {
         self.header_word(RETIRED).store(1, Ordering::Release);
         match &self.backing {
@@ -342,17 +342,17 @@ impl Region {
         }
     }
 
-    /// How many entries it may have if memory was too short for as many as were asked for, and what the system said.
+    /// If memory was too short for all entries: how many it may have, and the system's error.
     pub(crate) fn shortage(&self) -> Option<(u64, &Error)> {
         self.shortage.as_ref().map(|error| (self.max_size, error))
     }
 
-    /// Whether, since it was asked last, an entry was not stored or another one had to go because the file system had no room.
+    /// Whether, since the last question, an entry was not stored or another one evicted because the file system had no room.
     pub(crate) fn has_lacked_room(&self) -> bool {
         self.has_lacked_room.swap(false, Ordering::Relaxed)
     }
 
-    /// Panics where what is derived does not agree with the slots. To be called while nobody writes.
+    /// Panics if anything derived disagrees with the slots. To be called while no process writes.
     #[cfg(test)]
     pub(crate) fn validate(&self) {
         self.shards().for_each(|shard| shard.validate());
@@ -407,7 +407,7 @@ impl Region {
     }
 }
 
-/// For a word that is not in the map, which each map of a region's length has.
+/// Stands for a word beyond the map. A map of a region's length has all words, so that it is never used; it spares a panic.
 static NOTHING: AtomicU64 = AtomicU64::new(0);
 
 fn initialise(map: &Map, layout: &Layout, purpose: &Purpose) {
@@ -423,20 +423,21 @@ fn initialise(map: &Map, layout: &Layout, purpose: &Purpose) {
     }
 }
 
-/// What has happened to a region.
+/// The events of a region.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Events {
     /// Locks that were taken from dead processes.
     pub(crate) steals: u64,
     /// Shards that were rebuilt.
     pub(crate) repairs: u64,
-    /// Locks that could not be had in time.
+    /// Locks that a process gave up waiting for.
     pub(crate) give_ups: u64,
     /// Checksums that were wrong.
     pub(crate) damaged: u64,
 }
 
-/// What tells processes for which the machine's clock shows another time, as in a container of its own. 0 where there are none.
+/// A number of the name space of time: processes in different ones, as in containers, read different times from the machine's
+/// clock. 0 on systems without such name spaces.
 pub(crate) fn clock_space() -> u64 {
     if cfg!(target_os = "linux") {
         std::fs::metadata("/proc/self/ns/time").map_or(0, |space| std::os::unix::fs::MetadataExt::ino(&space))

@@ -1,4 +1,4 @@
-//! The record in a region's header of what the region was made for.
+//! The parameters of a region, as a record in its header.
 //!
 //! It is read once, when a region is opened, so bincode's 25 ns do not matter here. It has no lengths and nests nothing.
 
@@ -10,7 +10,7 @@ const MOST_BYTES: usize = 64;
 
 const CONFIGURATION: Configuration<LittleEndian, Varint, Limit<MOST_BYTES>> = config::standard().with_limit();
 
-/// What a region was made for. Processes for which any of it differs do not share one.
+/// The parameters of a region. Processes that differ in one of them do not share a region.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Parameters {
     /// The most entries.

@@ -1,9 +1,9 @@
-//! What a region is for.
+//! The purpose of a region: a function and the parameters of its cache. It decides the name of the file.
 
 use super::parameters::{self, Parameters};
 use crate::backend::shared::system::files;
 
-/// What a region is for: who opens one must want the same.
+/// The purpose of a region. Processes that open one must have the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Purpose {
     /// The function, for people.

@@ -1,4 +1,5 @@
-//! The entries of all shards together, counted anew where a dead process has left the number too high.
+//! The entries of all shards together. A process that dies between a store and its count leaves the total too high; the next
+//! store counts anew.
 
 use super::layout::{STALE, TOTAL};
 use super::members::Here;
@@ -7,7 +8,7 @@ use crate::backend::shared::atomic::Ordering;
 use crate::backend::shared::shard::Shard;
 
 impl Region {
-    /// Counts all entries, while nobody can change any, if a dead process has left the total too high.
+    /// Counts all entries anew, under the locks of all shards, if a dead process has left the total too high.
     #[inline]
     pub(super) fn recount_if_stale(&self, here: &Here<'_>, wait: Wait) {
         if self.layout.shards > 1 && self.header_word(STALE).load(Ordering::Relaxed) != 0 {
@@ -15,12 +16,13 @@ impl Region {
         }
     }
 
-    /// Does so. `meanwhile` is called when all are counted and the mark still stands: for tests.
+    /// The recount. `meanwhile` is called when all are counted and the mark still stands: for tests.
     #[cold]
     #[inline(never)]
     pub(super) fn recount(&self, here: &Here<'_>, wait: Wait, meanwhile: impl FnOnce()) {
         let shards: Vec<_> = self.shards().collect();
-        // From the first on, by everybody: nobody waits for one that is before one that he has.
+        // The danger is a deadlock of two recounts. Every process takes the locks in this order, so that none waits for a lock
+        // before one that it holds.
         let held: Result<Vec<_>, _> = shards.iter().map(|shard| shard.lock(here, wait.left())).collect();
         let Ok(_held) = held else { return };
         let stale = self.header_word(STALE);

@@ -1,4 +1,4 @@
-//! Chunks, for what does not fit into a slot: a chain for each entry, and one of those that are free.
+//! Chunks, for entries that do not fit into a slot: a chain for each of these, and a chain of the free ones.
 
 use super::geometry::Geometry;
 use super::slots::{drain, header};
@@ -85,7 +85,8 @@ impl<'a> Shard<'a> {
     }
 }
 
-/// The place that a number in shared memory names: one less, and 0 names none.
+/// The place that a number in shared memory names: one less, and 0 names none. A damaged number is beyond `places`, and names
+/// none.
 pub(super) fn place_of(number: u64, places: usize) -> Option<usize> {
     let place = usize::try_from(number).ok()?.checked_sub(1)?;
     (place < places).then_some(place)

@@ -1,5 +1,7 @@
-//! Where in a shard what lies, in words of eight bytes, apart from its control words, which lie with those of all others. Computed when a region is opened, from parameters that its header
-//! confirms, and never read from shared memory again: a number that another process wrote there is never an address.
+//! The places of a shard's parts, in words of eight bytes. The control words are apart, beside those of the other shards.
+//!
+//! The danger is a number in shared memory that some other process damaged. No place comes from there: all are computed
+//! when a region is opened, from parameters that its header confirms.
 
 /// Words of a cache line.
 pub(crate) const LINE: usize = 8;
@@ -9,7 +11,7 @@ pub(crate) const LINE: usize = 8;
 pub(crate) struct Geometry {
     /// How many entries the shard has room for.
     pub(crate) slots: usize,
-    /// How many chunks there are for what does not fit into a slot.
+    /// How many chunks there are, for entries that do not fit into a slot.
     pub(crate) chunks: usize,
     /// The most bytes of a key and a value together.
     pub(crate) most_bytes: usize,
@@ -63,17 +65,17 @@ impl Geometry {
         self.words
     }
 
-    /// Where the stamps begin: one word a slot, so that looking for a victim reads nothing else.
+    /// The first word of the stamps: one a slot, so that a search for a victim reads nothing else.
     pub(crate) fn stamps_start(&self) -> usize {
         self.index_places
     }
 
-    /// Where the slots begin.
+    /// The first word of the slots.
     pub(crate) fn slots_start(&self) -> usize {
         self.slots_start
     }
 
-    /// Where the chunks begin.
+    /// The first word of the chunks.
     pub(crate) fn chunks_start(&self) -> usize {
         self.chunks_start
     }

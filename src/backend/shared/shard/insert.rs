@@ -1,4 +1,4 @@
-//! What an owner of the lock does to store and to remove: finds a slot, evicts, makes room.
+//! Storing and removing, under the lock: find a slot, expire, evict, make room.
 
 use super::geometry::Geometry;
 use super::slots::{Copied, header};
@@ -57,8 +57,8 @@ impl Shard<'_> {
         if evicted > 0 { Kept::Evicted(evicted) } else { Kept::Stored }
     }
 
-    /// An empty slot for a newcomer, for which the total has been raised: one that was empty, or that of an entry whose time is
-    /// over, or the victim's.
+    /// An empty slot for a newcomer, which the total counts already: one that was empty, or that of an expired entry, or the
+    /// victim's.
     fn place_for_one_more(&self, now: u64, room: &impl Room, evicted: &mut usize) -> Option<usize> {
         if let Some(slot) = self.reserve_vacant(room) {
             return Some(slot);
@@ -102,7 +102,7 @@ impl Shard<'_> {
         Some(victim)
     }
 
-    /// Empties the slots of entries whose time is over. Returns whether there were any.
+    /// Empties the slots of expired entries. Returns whether there were any.
     fn expire(&self, now: u64) -> bool {
         let hint = self.control(control::EARLIEST);
         let earliest = hint.load(Ordering::Relaxed);

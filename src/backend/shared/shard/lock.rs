@@ -22,7 +22,7 @@ pub(crate) struct Locked<'a, 's> {
 
 impl Drop for Locked<'_, '_> {
     fn drop(&mut self) {
-        // Whatever else is in the word, the shard was taken from us: another process thinks that this one is dead.
+        // Another word means that the lock was stolen: another process took this one for dead.
         let lock = self.shard.control(control::LOCK);
         let _ = lock.compare_exchange(self.owner.word(), 0, Ordering::Release, Ordering::Relaxed);
     }
@@ -81,7 +81,8 @@ impl<'a> Shard<'a> {
             match seen {
                 Some((word, since)) if word == holder => {
                     let is_dead = now - since > PATIENCE && !census.is_alive(Owner::from_word(holder));
-                    // The very word that was asked about: nobody else's lock is taken, and none is taken twice.
+                    // The exchange is for the very word that the census called dead: a living owner's lock is never stolen,
+                    // and a dead one's only once.
                     if is_dead
                         && lock.compare_exchange(holder, owner.word(), Ordering::Acquire, Ordering::Relaxed).is_ok()
                     {
@@ -102,7 +103,7 @@ impl<'a> Shard<'a> {
         loop {
             match self.local.mutex().try_lock() {
                 Ok(guard) => return Ok(guard),
-                // What it guards is in shared memory, where the dirty mark says all.
+                // A panic under the mutex leaves the dirty mark in shared memory, and the repair follows from that.
                 Err(TryLockError::Poisoned(guard)) => return Ok(guard.into_inner()),
                 Err(TryLockError::WouldBlock) if Instant::now() > deadline => return Err(GaveUp),
                 Err(TryLockError::WouldBlock) => pause.wait(),
@@ -112,7 +113,7 @@ impl<'a> Shard<'a> {
 }
 
 impl Locked<'_, '_> {
-    /// Changes the shard: whoever finds the mark that stands meanwhile knows that the change was not finished.
+    /// Changes the shard, with the dirty mark set meanwhile. The next owner of the lock that finds the mark repairs.
     pub(super) fn change<R>(&self, change: impl FnOnce() -> R) -> R {
         let dirty = self.shard.control(control::DIRTY);
         dirty.store(self.owner.word(), Ordering::Relaxed);

@@ -10,12 +10,12 @@
 //! ```
 //!
 //! A reader takes no lock and waits for nobody. It copies an entry out, word by word, and believes the copy if the slot's
-//! sequence number is even and the same before and after, and the checksum is right. It tries four times and then says
-//! that it has found nothing, which a cache may always say.
+//! sequence number is even and the same before and after, and the checksum is right. After four tries the look-up is a
+//! miss, which a cache may always have.
 //!
 //! A writer holds the lock, a word that names its process. Before its first change it sets the dirty mark, after its last
-//! it takes it away. Whoever finds the mark, or had to take the lock from a dead process, first rebuilds all that is
-//! derived: an entry that was being written is dropped, and all others stay.
+//! it takes it away. A writer that finds the mark, or has taken the lock from a dead process, first rebuilds
+//! everything derived: an entry that was half written is dropped, and all others stay.
 
 mod chunks;
 pub(crate) mod geometry;
@@ -41,7 +41,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::time::Duration;
 
-/// How often a reader tries before it says that there is nothing.
+/// How often a reader tries before the look-up is a miss.
 const TRIES: usize = if cfg!(loom) { 1 } else { 4 };
 
 /// How long anybody waits for a shard.
@@ -59,26 +59,26 @@ mod control {
     pub(super) const CHUNKS: usize = 5;
     /// How many slots there is room for, and if there are any, for the index and the stamps. No other may be touched.
     pub(super) const SLOTS: usize = 6;
-    /// The time of no entry is over before; 0: no entry has one.
+    /// No entry expires before this time; 0: no entry expires.
     pub(super) const EARLIEST: usize = 7;
     /// On a line of its own, apart from the lock: hits write it.
     pub(super) const TICK: usize = 12;
 }
 
-/// What a shard counts for all processes.
+/// An event that a shard counts for all processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// The lock was taken from a dead process.
     Steal = 8,
     /// The shard was rebuilt.
     Repair,
-    /// A checksum, or something else that must agree, was wrong.
+    /// A checksum was wrong, or another number that must agree.
     Damage,
-    /// The lock could not be had in time.
+    /// A process gave up waiting for the lock.
     GiveUp,
 }
 
-/// Knows this process, and who else lives.
+/// This process, and which of the others live.
 pub(crate) trait Census {
     /// The word of this process.
     fn me(&self) -> Owner;
@@ -88,11 +88,11 @@ pub(crate) trait Census {
 
 /// Makes room on the file system.
 pub(crate) trait Room {
-    /// Makes room for these words of the shard, which nobody uses yet and which are zeros then. Returns whether there is.
+    /// Makes room for these words of the shard, which no entry uses yet. Returns whether it could: then they are zeros.
     fn extend(&self, words: Range<usize>) -> bool;
 }
 
-/// What an entry is made of.
+/// An entry to be stored.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Draft<'a> {
     /// The hash of the key.
@@ -101,28 +101,28 @@ pub(crate) struct Draft<'a> {
     pub(crate) key: &'a [u8],
     /// The value.
     pub(crate) value: &'a [u8],
-    /// When its time is over, on the region's clock; 0: never.
+    /// When it expires, on the region's clock; 0: never.
     pub(crate) expires: u64,
-    /// What the region's clock shows; 0 where no entry's time is ever over.
+    /// The time of the region's clock; 0 if no entry expires.
     pub(crate) now: u64,
 }
 
-/// What came of storing an entry.
+/// The outcome of storing an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kept {
-    /// It is stored, in a place of its own or that of an entry with the same key.
+    /// It is stored, in an empty slot or in the place of an entry with the same key.
     Stored,
-    /// It is stored in the place of this many others.
+    /// It is stored, and this many others were evicted for it.
     Evicted(usize),
-    /// It is larger than any may be.
+    /// It is larger than an entry may be.
     TooLarge,
     /// The file system has no room for it, and no other entry could make any.
     NoRoom,
-    /// It is not to be stored any more.
+    /// The caller does not want it any more.
     Unwanted,
 }
 
-/// The shard could not be had in the time that there was.
+/// The lock of the shard was not free in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GaveUp;
 
@@ -133,9 +133,9 @@ pub(crate) struct Found {
     slot: usize,
     /// The slot's sequence number then.
     seq: u64,
-    /// Where in the buffer the value begins. It goes on to the end.
+    /// The value's first byte in the buffer. It goes on to the end.
     pub(crate) value_start: usize,
-    /// When the entry's time is over; 0: never.
+    /// When the entry expires; 0: never.
     pub(crate) expires: u64,
 }
 
@@ -146,17 +146,17 @@ pub(crate) struct Shard<'a> {
     words: &'a [AtomicU64],
     geometry: Geometry,
     strategy: Strategy,
-    /// Where there are other shards, all entries together.
+    /// The entries of all shards together; `None` for the only shard of a region.
     total: Option<Total<'a>>,
     local: Local<'a>,
 }
 
-/// What keeps the threads of this process apart, so that only processes meet at the lock word.
+/// A mutex that keeps the threads of this process apart, so that only processes meet at the lock word.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Local<'a> {
     /// This one.
     One(&'a Mutex<()>),
-    /// The one of that number. It is found only when it is needed, which is not to read.
+    /// The one of that number. A writer looks it up; a reader never does.
     Of(&'a PerProcess<[Mutex<()>; MOST_LOCALS]>, usize),
 }
 
@@ -186,8 +186,7 @@ impl<'a> Shard<'a> {
         fits.then_some(Self { control, words, geometry, strategy, total, local })
     }
 
-    /// Says that the words up to the end of the first slots have room: for who makes the shard. How many words that are is
-    /// for [`Shard::first_words`] to say.
+    /// Notes that the first slots have room. The creator of the region calls it, after making [`Shard::first_words`] of room.
     pub(crate) fn begin(&self) {
         self.control(control::SLOTS).store(SLOT_GROUP.min(self.geometry.slots) as u64, Ordering::Relaxed);
     }
@@ -197,7 +196,7 @@ impl<'a> Shard<'a> {
         geometry.slots_start() + SLOT_GROUP.min(geometry.slots) * Geometry::SLOT
     }
 
-    /// All entries together, where there are other shards.
+    /// The entries of all shards together; `None` for the only shard of a region.
     #[cfg(all(test, not(loom)))]
     pub(super) fn total(&self) -> Option<Total<'a>> {
         self.total
@@ -273,7 +272,7 @@ impl<'a> Shard<'a> {
     }
 
     /// Stores an entry, in the place of one with the same key if there is one. Waits for no longer than `patience`. `is_wanted`
-    /// is asked when nobody else can change the shard.
+    /// is asked under the lock, so that a value that has become stale is not stored after its removal.
     pub(crate) fn keep(
         &self,
         draft: &Draft<'_>,
@@ -292,7 +291,7 @@ impl<'a> Shard<'a> {
         Ok(held.change(|| self.insert(draft, room)))
     }
 
-    /// Removes the entry of a key. Returns whether there was one, and when its time was over.
+    /// Removes the entry of a key. Returns when it expires (0: never), if there was one.
     pub(crate) fn remove(
         &self,
         hash: u64,
@@ -350,7 +349,7 @@ impl<'a> Shard<'a> {
         derived + slots * Geometry::SLOT + chunks * Geometry::CHUNK
     }
 
-    /// How many entries there are, those whose time is over among them.
+    /// How many entries there are, expired ones among them.
     pub(crate) fn len(&self) -> usize {
         Self::count_in(self.control, &self.geometry)
     }

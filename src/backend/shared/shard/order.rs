@@ -5,7 +5,7 @@ use crate::backend::shared::atomic::Ordering;
 use crate::backend::shared::atomic::shard::AtomicU64;
 use crate::options::Strategy;
 
-/// Where in the stamp of an LFU cache the number of uses begins. The rest says when the last was.
+/// The first bit of the number of uses in a stamp of an LFU cache. The bits below are the tick of the last use.
 const USES: u32 = 44;
 
 const TICKS: u64 = (1 << USES) - 1;
@@ -45,9 +45,10 @@ impl<'a> Shard<'a> {
     }
 }
 
-/// The stamp that comes first in an order, as its place there and its own; one that is the last in the order is none.
+/// The stamp that comes first in `order`: its key there, and its slot. `u64::MAX` is the key of no entry.
 ///
-/// Block by block, and in each without regard to where it is: that is looked for in the one block that has it.
+/// The least key of each block is computed first, four at a time, without its slot. Only the block that has the least of all is
+/// searched for it.
 #[inline(always)]
 fn first_by(stamps: &[AtomicU64], order: impl Fn(u64) -> u64) -> Option<(u64, usize)> {
     const BLOCK: usize = 64;

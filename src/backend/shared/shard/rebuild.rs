@@ -1,4 +1,4 @@
-//! Repair: all that is derived, made anew from the slots.
+//! Repair: the index, the order, the counts and the free chunks, made anew from the slots.
 
 #[cfg(test)]
 use super::chunks::place_of;
@@ -9,7 +9,7 @@ use super::{Shard, control};
 use crate::backend::shared::atomic::Ordering;
 
 impl Shard<'_> {
-    /// Makes all that is derived anew, from the slots.
+    /// Rebuilds everything derived, from the slots.
     pub(super) fn rebuild(&self) {
         if self.slots() == 0 {
             self.control(control::COUNT).store(0, Ordering::Relaxed);
@@ -39,7 +39,8 @@ impl Shard<'_> {
             }
             let hash = self.header(slot, header::HASH).load(Ordering::Relaxed);
             if self.index_insert(hash, slot).is_none() {
-                // There are more places than slots: somebody else is writing, who takes this process for dead.
+                // The index has more places than there are slots. It is full only if another process writes as well, since it
+                // took this one for dead.
                 self.unwrite(slot);
                 self.stamp(slot).store(0, Ordering::Relaxed);
                 continue;
@@ -66,7 +67,7 @@ impl Shard<'_> {
         self.control(control::FREE_CHUNK).store(free, Ordering::Relaxed);
     }
 
-    /// Panics where what is derived does not agree with the slots.
+    /// Panics if anything derived disagrees with the slots.
     #[cfg(test)]
     pub(crate) fn validate(&self) {
         let occupied: Vec<_> = (0..self.slots()).filter(|&slot| self.is_occupied(slot)).collect();

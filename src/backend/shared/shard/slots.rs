@@ -10,7 +10,7 @@ pub(super) mod header {
     /// Odd while the slot is written.
     pub(crate) const SEQ: usize = 0;
     pub(crate) const HASH: usize = 1;
-    /// When the entry's time is over, on the region's clock; 0: never.
+    /// When the entry expires, on the region's clock; 0: never.
     pub(crate) const EXPIRES: usize = 2;
     /// Bytes of the key in the lower half, of the value in the upper, and `OCCUPIED`.
     pub(crate) const LENGTHS: usize = 3;
@@ -22,11 +22,11 @@ pub(super) mod header {
 /// In a slot's lengths: there is an entry.
 const OCCUPIED: u64 = 1 << 63;
 
-/// What was copied out of a slot.
+/// The outcome of copying a slot.
 pub(super) enum Copied {
     /// An entry of another key, or none.
     Other,
-    /// Something whose checksum is wrong.
+    /// An entry with a wrong checksum or impossible lengths.
     Damaged,
     /// An entry.
     Entry,
@@ -133,7 +133,7 @@ fn lengths(word: u64) -> Option<(usize, usize)> {
     (word & OCCUPIED != 0).then_some((key, value))
 }
 
-/// Of what an entry consists of. A changed word changes it, since multiplying by an odd number loses nothing.
+/// The checksum of all parts of an entry. A changed word changes it, since multiplying by an odd number loses nothing.
 #[inline(always)]
 fn checksum(hash: u64, lengths: u64, expires: u64, bytes: &[u8]) -> u64 {
     if cfg!(loom) {
@@ -161,7 +161,7 @@ fn fill(words: &[AtomicU64], bytes: &mut &[u8]) {
     *bytes = later;
 }
 
-/// Copies words to the start of `bytes`, as far as both go, and returns what is left of it.
+/// Copies words to the start of `bytes`, as far as both go, and returns the rest of `bytes`.
 #[inline(always)]
 pub(super) fn drain<'b>(words: &[AtomicU64], bytes: &'b mut [u8]) -> &'b mut [u8] {
     let most = bytes.len().min(size_of_val(words));

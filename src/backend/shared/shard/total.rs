@@ -5,14 +5,14 @@ use crate::backend::shared::atomic::shard::AtomicU64;
 
 /// How many entries several shards have together, and may have.
 ///
-/// It is raised before an entry is there and lowered when one is gone, so that it is never too low. Whoever is killed in
-/// between leaves it too high, until it is counted anew.
+/// It is raised before an entry is there and lowered when one is gone, so that it is never too low. The danger is a kill in
+/// between, which leaves it too high: the repair that follows marks it as stale, and a region counts it anew.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Total<'a> {
     /// How many there are.
     pub(crate) count: &'a AtomicU64,
-    /// Not zero: it is to be counted anew. It is raised by each who finds that, so that who has counted sees whether it was
-    /// found again meanwhile.
+    /// Not zero: the count is stale. Each repair adds one, so that a process that has counted sees a repair that happened
+    /// meanwhile.
     pub(crate) is_stale: &'a AtomicU64,
     /// The most.
     pub(crate) most: u64,

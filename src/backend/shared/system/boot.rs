@@ -1,10 +1,11 @@
-//! Which start of the machine this is: what a clock that starts at zero with the machine showed is worth nothing after it.
+//! The start of the machine. The danger is a file that outlives a restart: its times are those of a clock that has begun again at
+//! zero. Headers name the start, so that such a file is refused.
 
 #![cfg_attr(target_vendor = "apple", allow(unsafe_code))]
 
 use std::sync::OnceLock;
 
-/// A number that the system draws when it starts. Zero where it does not tell.
+/// A number that the system draws when it starts. Zero if the system has none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BootId(pub(crate) [u8; 16]);
 
@@ -15,7 +16,7 @@ impl BootId {
         *CURRENT.get_or_init(|| system().as_deref().and_then(Self::parse).unwrap_or_default())
     }
 
-    /// Whether the system told.
+    /// Whether the system has one.
     pub(crate) fn is_known(self) -> bool {
         self != Self::default()
     }

@@ -1,7 +1,7 @@
 //! The folder of all regions of one user.
 //!
-//! Each time it is opened it is checked: a folder, no symbolic link, of this user, open to nobody else, on this machine. What
-//! is in it is then opened relative to the descriptor, so that nobody can put another folder in its place in between.
+//! Each time it is opened it is checked: a folder, no symbolic link, of this user, open to nobody else, on this machine. Its
+//! files are then opened relative to the descriptor, so that no other user can put another folder in its place in between.
 
 use super::super::error::{Error, Reason, Trouble};
 use super::facts::{FILE_MODE, FOLDER_MODE, Facts, FileId};
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// The environment variable with another place for the folder.
 pub(crate) const VARIABLE: &str = "WARP_CACHE_DIR";
 
-/// The file whose lock is held by who creates or removes a region.
+/// The file that a process locks while it creates or removes a region.
 const LOCK: &str = "dir.lock";
 
 /// How long to wait for that lock. Longer than any creation takes; a process that was stopped in one keeps it.
@@ -26,7 +26,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a folder may have other permissions than its own: until its creator has undone an unusual umask.
 const MODE_PATIENCE: Duration = Duration::from_millis(100);
 
-/// Where the folder is, or is going to be, below what is the process's root now.
+/// The place of the folder, which may not exist yet, below the process's present root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Location {
     path: PathBuf,
@@ -102,12 +102,12 @@ impl Directory {
         &self.path
     }
 
-    /// The path of what has this name in it, for messages.
+    /// The path of the file of this name in it, for messages.
     pub(crate) fn path_of(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// The user it belongs to, who is the one this process acts for.
+    /// Its owner: the user for whom this process acts.
     pub(crate) fn uid(&self) -> u32 {
         self.uid
     }
@@ -192,9 +192,9 @@ pub(crate) struct DirectoryLock(#[allow(dead_code, reason = "held")] LockFile);
 pub(crate) struct LockFile(Descriptor);
 
 impl LockFile {
-    /// Takes the lock of the file of this name, which is made if there is none; `None` if somebody else holds it.
+    /// Takes the lock of the file of this name, which is made if there is none; `None` if another process holds it.
     pub(crate) fn take(folder: &Directory, name: &str) -> Result<Option<Self>, Trouble> {
-        // Several times only where the file is removed between two steps.
+        // More than once only if the file is removed between two steps.
         for _ in 0..8 {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let held = match Descriptor::open(|| retry_on_intr(|| openat(folder, name, flags, FILE_MODE))) {
@@ -245,7 +245,7 @@ impl Drop for LockFile {
 }
 
 /// Makes a folder that its owner may use, whatever the umask. The permissions are changed by name, since without them it
-/// can't be opened; in between nobody but us can put another file there, if the folder above is ours or sticky.
+/// can't be opened. In between no other user can put a file there, if the folder above is ours or sticky.
 fn create(above: BorrowedFd<'_>, name: &Path) -> Result<(), Errno> {
     match mkdirat(above, name, FOLDER_MODE) {
         Ok(()) => {}
@@ -259,7 +259,7 @@ fn create(above: BorrowedFd<'_>, name: &Path) -> Result<(), Errno> {
     Ok(())
 }
 
-/// What is there instead of a folder that can be opened; its facts if it is one of ours, which may be in a moment.
+/// The obstacle to opening a folder; its facts if it is a folder of ours, which can be opened in a moment.
 fn why_closed(above: BorrowedFd<'_>, name: &Path, uid: u32, errno: Errno) -> Result<Facts, Trouble> {
     if !matches!(errno, Errno::NOTDIR | Errno::LOOP | Errno::MLINK | Errno::ACCESS) {
         return Err(Trouble::Failed(errno));

@@ -1,11 +1,11 @@
-//! What the kernel says of a file, as far as it decides whether the file is to be trusted.
+//! Facts about a file from the kernel, as far as they decide whether the file is to be trusted.
 
 use super::super::error::Reason;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Stat, fstat, statat};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Which file it is, whatever its name. A number is given again only when the file before it is gone for good.
+/// A file's identity, whatever its name. A number is given again only when the file before it is gone for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileId {
     /// The device.
@@ -20,18 +20,18 @@ impl FileId {
         Ok(Facts::of(fd)?.identity)
     }
 
-    /// Of what this process has for its root, if that can be told.
+    /// Of this process's root folder, if it can be seen.
     pub(crate) fn of_root() -> Option<Self> {
         Facts::of_name(CWD, "/").ok().map(|facts| facts.identity)
     }
 }
 
-/// What the kernel says of a file.
+/// Facts about a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Facts {
-    /// Which file it is.
+    /// Its identity.
     pub(crate) identity: FileId,
-    /// What kind of file it is.
+    /// Its kind.
     pub(crate) kind: FileType,
     /// The user it belongs to.
     pub(crate) uid: u32,
@@ -45,10 +45,10 @@ pub(crate) struct Facts {
     pub(crate) modified: i64,
 }
 
-/// What the owner of a file may do, and nobody else.
+/// The rights of a file's owner. All others have none.
 pub(crate) const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
-/// What the owner of a folder may do, and nobody else.
+/// The rights of a folder's owner. All others have none.
 pub(crate) const FOLDER_MODE: Mode = Mode::RWXU;
 
 impl Facts {
@@ -57,7 +57,7 @@ impl Facts {
         fstat(fd).map(|stat| Self::from_stat(&stat))
     }
 
-    /// Of what has this name in a folder, a symbolic link itself included.
+    /// Of the file of this name in a folder; of a symbolic link itself.
     pub(crate) fn of_name(folder: BorrowedFd<'_>, name: &str) -> Result<Self, Errno> {
         statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| Self::from_stat(&stat))
     }
@@ -76,14 +76,14 @@ impl Facts {
         }
     }
 
-    /// Whether the owner may do all that is to be done with it.
+    /// Whether its owner has all these rights.
     #[allow(clippy::useless_conversion, reason = "each system has its own integers here")]
     pub(crate) fn allows(&self, mode: Mode) -> bool {
         let wanted = u32::from(mode.as_raw_mode());
         self.mode & wanted == wanted
     }
 
-    /// Refuses what belongs to another user than `uid` or is open to one.
+    /// Refuses a file that belongs to another user than `uid` or is open to one.
     pub(crate) fn check_private(&self, uid: u32) -> Result<(), Reason> {
         if self.uid != uid {
             return Err(Reason::Owner { uid: self.uid, expected: uid });

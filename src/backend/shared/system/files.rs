@@ -1,6 +1,6 @@
 //! The file of a region: made whole before anybody sees it, checked before anything in it is read, never changed in length.
 //!
-//! A file is made under a temporary name and renamed when it is complete. What is found damaged is removed, never repaired in
+//! A file is made under a temporary name and renamed when it is complete. A damaged file is removed, never repaired in
 //! place, since others may still use it: they keep theirs, and the next to open the name gets a new one.
 
 use super::super::error::{Error, Reason};
@@ -24,7 +24,7 @@ const TEMPORARY: &str = "tmp-";
 /// After so many seconds a temporary file is removed even if its creator seems to live.
 const STALE_SECONDS: i64 = 60;
 
-/// The most bytes of a name, well below what file systems take.
+/// The most bytes of a name, well below the limit of file systems.
 const LONGEST_NAME: usize = 200;
 
 /// So many bytes are allocated at a time: 0.2 ms, after which a signal may interrupt and nothing is lost.
@@ -47,14 +47,14 @@ impl Size {
     }
 }
 
-/// Where an opened region came from.
+/// The origin of an opened region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// It was there.
     Found,
     /// There was none.
     Created,
-    /// What was there was damaged, in this way, and was removed.
+    /// A file was there, damaged in this way, and was removed.
     Replaced(Reason),
 }
 
@@ -65,7 +65,7 @@ pub(crate) struct Opened {
     pub(crate) map: Map,
     /// Its file. The map lives without.
     pub(crate) file: RegionFile,
-    /// Where it came from.
+    /// Its origin.
     #[cfg_attr(not(test), allow(dead_code, reason = "tests ask"))]
     pub(crate) origin: Origin,
 }
@@ -83,7 +83,7 @@ impl RegionFile {
         Self { fd: Some(fd), identity }
     }
 
-    /// Which file it is, whatever its name.
+    /// Its file's identity, whatever the name.
     pub(crate) fn identity(&self) -> FileId {
         self.identity
     }
@@ -93,7 +93,7 @@ impl RegionFile {
         self.fd.as_ref().filter(|fd| FileId::of(fd) == Ok(self.identity)).ok_or(Errno::BADF)
     }
 
-    /// Makes room for the bytes from `from` to `to`, which nobody uses yet: they are zeros afterwards. Without room for all
+    /// Makes room for the bytes from `from` to `to`, which no process uses yet: they are zeros afterwards. Without room for all
     /// of them the error is [`Errno::NOSPC`], and some may have it.
     pub(crate) fn extend(&self, from: usize, to: usize) -> Result<(), Errno> {
         let fd = self.intact()?;
@@ -109,7 +109,7 @@ impl Drop for RegionFile {
         if self.intact().is_err()
             && let Some(fd) = self.fd.take()
         {
-            // The number is somebody else's by now.
+            // The program has closed it, and the number may be another file's by now: it must not be closed again.
             let _ = fd.into_raw_fd();
         }
     }
@@ -144,7 +144,7 @@ pub(crate) fn open_any(
     let _lock = directory.lock()?;
     sweep(directory);
     let mut origin = Origin::Created;
-    // Once, unless somebody has removed the lock's file or a temporary one.
+    // Once, unless another process has removed the lock's file or a temporary one.
     for _ in 0..4 {
         match look(directory, name, size.len, &verify)? {
             Existing::Sound(map, file) => return Ok(Opened { map, file, origin: Origin::Found }),
@@ -193,7 +193,7 @@ pub(crate) fn is_still(directory: &Directory, name: &str, identity: FileId) -> b
     Facts::of_name(directory.as_fd(), name).is_ok_and(|facts| facts.identity == identity)
 }
 
-/// Removes the region of this name; whether there was one. Who has it open keeps it.
+/// Removes the region of this name; whether there was one. Processes that have it open keep it.
 #[cfg(test)]
 pub(crate) fn unlink(directory: &Directory, name: &str) -> Result<bool, Error> {
     if !is_region_name(name) {
@@ -203,7 +203,7 @@ pub(crate) fn unlink(directory: &Directory, name: &str) -> Result<bool, Error> {
     remove(directory, name)
 }
 
-/// Removes the region of this name if it is still this file, and not one that somebody has made in its place; whether it was.
+/// Removes the region of this name if it is still this file, and not another that was made in its place; whether it did.
 pub(crate) fn retire(directory: &Directory, name: &str, identity: FileId) -> Result<bool, Error> {
     let _lock = directory.lock()?;
     match Facts::of_name(directory.as_fd(), name) {
@@ -213,7 +213,7 @@ pub(crate) fn retire(directory: &Directory, name: &str, identity: FileId) -> Res
     }
 }
 
-/// A region's name and what is known of its file.
+/// A region's name and the facts about its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listed {
     /// Its name.
@@ -252,7 +252,7 @@ fn names(directory: &Directory) -> Result<Vec<String>, Errno> {
     entries.filter_map(|entry| entry.map(name).transpose()).collect()
 }
 
-/// What has a region's name.
+/// The file that has a region's name.
 enum Existing {
     Sound(Map, RegionFile),
     Damaged(Reason),
@@ -296,7 +296,7 @@ fn remove(directory: &Directory, name: &str) -> Result<bool, Error> {
     }
 }
 
-/// Makes a file and gives it this name; `None` if the name is taken, or somebody has removed the file, by the time.
+/// Makes a file and gives it this name; `None` if by then the name is taken or the file removed.
 fn create(
     directory: &Directory,
     name: &str,
@@ -365,8 +365,8 @@ impl Drop for Temporary<'_> {
     }
 }
 
-/// Renames a file, unless something has the new name. Where the system can't do both at once, the folder's lock keeps others
-/// of us out in between.
+/// Renames a file, unless the new name is taken. On a system that cannot do both at once, the folder's lock keeps our other
+/// processes out in between.
 fn rename_to_new(directory: &Directory, from: &str, to: &str) -> Result<(), Errno> {
     #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
     match rustix::fs::renameat_with(directory, from, directory, to, rustix::fs::RenameFlags::NOREPLACE) {
@@ -421,7 +421,7 @@ fn write_zeros(fd: &OwnedFd, mut at: u64, len: u64) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Removes what creators left that died before they were done. Called with the folder's lock held.
+/// Removes the files of creators that died before they were done. Called with the folder's lock held.
 fn sweep(directory: &Directory) {
     for name in names(directory).unwrap_or_default() {
         if name.starts_with(TEMPORARY) && is_orphan(directory, &name) {

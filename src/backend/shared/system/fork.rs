@@ -1,5 +1,5 @@
-//! What a forked child must not inherit: descriptors whose locks speak for the parent, and values that other threads of the
-//! parent may have been in the middle of.
+//! Two dangers of a fork: the child inherits descriptors whose locks speak for the parent, and values that other threads of the
+//! parent were in the middle of changing. This file keeps both from the child.
 //!
 //! A lock of `flock` belongs to the open file, which a fork shares. While a child has the descriptor of its parent's lock,
 //! the parent seems to live, even after its death. So every such descriptor is held here, in a list, and a hook of
@@ -64,8 +64,8 @@ pub(crate) fn notice() {
     }
 }
 
-/// Closes what is held, and makes all that was made for the parent outdated. Allocates nothing and waits for nothing, since
-/// a hook after a fork may do neither.
+/// Closes all descriptors in the list, and makes the parent's values outdated. Allocates nothing and waits for nothing, since a
+/// hook after a fork may do neither.
 fn forget_the_parent() {
     GENERATION.fetch_add(1, Ordering::AcqRel);
     let mut at = first();
@@ -103,7 +103,7 @@ impl Record {
                 // SAFETY: it has just been leaked, and is never freed.
                 return unsafe { &*leaked };
             }
-            // SAFETY: it came from `into_raw`, and nobody else has seen it.
+            // SAFETY: it came from `into_raw`, and no other thread has seen it.
             record = unsafe { Box::from_raw(leaked) };
             record.next = first();
         }
@@ -119,7 +119,7 @@ impl Record {
 
     fn close(&self, fd: RawFd) {
         if self.is_intact(fd) {
-            // SAFETY: it stands for the file that was held here, and whoever held it has given it up.
+            // SAFETY: it stands for the file in this record, and its `Descriptor` is being dropped or belongs to the parent.
             drop(unsafe { OwnedFd::from_raw_fd(fd) });
         }
     }
@@ -152,7 +152,7 @@ impl Descriptor {
         Ok(Self { record, generation: generation() })
     }
 
-    /// The descriptor; `None` in a child, and once somebody has closed it behind our back.
+    /// The descriptor; `None` in a child, and once the program has closed it behind our back.
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
         if self.generation != generation() {
             return None;
@@ -171,9 +171,10 @@ impl Descriptor {
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        // A fork copies the descriptors before the memory: what is closed in between is open in the child, and not listed.
+        // The danger is a fork in the middle: it copies the descriptors before the memory, so that one closed in between would be
+        // open in the child and not listed. The gate keeps forks out.
         let _gate = Gate::enter();
-        // In a child the hook has closed it, and the record may be somebody else's.
+        // In a child the hook has closed it, and the record may be another descriptor's.
         if self.generation == generation() {
             let fd = self.record.fd.load(Ordering::Acquire);
             if fd >= 0 {
@@ -184,8 +185,8 @@ impl Drop for Descriptor {
     }
 }
 
-/// Keeps forks, openings and closings apart. Whoever waits for too long goes on without it: a fork must not hang, and what
-/// would be missed is one descriptor.
+/// Keeps forks, openings and closings apart. A thread that waits for too long goes on without it: a fork must not hang, and the
+/// price is one descriptor in a child.
 struct Gate;
 
 impl Gate {
@@ -239,7 +240,7 @@ fn install() {
     if !INSTALLED.swap(true, Ordering::AcqRel) {
         PROCESS.store(std::process::id(), Ordering::Release);
         // SAFETY: the three are functions of this library, which Python never unloads. They touch atomics and descriptors
-        // only: what a child of a process with several threads may do.
+        // only, as a child of a process with several threads may.
         unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child)) };
     }
 }

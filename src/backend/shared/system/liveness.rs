@@ -1,10 +1,12 @@
-//! Who lives.
+//! Which processes live.
 //!
 //! A process that uses a folder is a member of it: for life it holds the lock of `live/<slot>`, and has put a number, its
-//! incarnation, into its slot of the file `registry`. What it takes it marks with both, as an [`Owner`]. Whether an owner
-//! lives is then asked of the kernel, which drops a lock with its process: if the lock can be had, or the slot has another
-//! incarnation, the owner is dead. Where nothing can be learned, an owner counts as alive: that costs waiting, while two
-//! writers would cost entries.
+//! incarnation, into its slot of the file `registry`. It marks each lock that it takes in shared
+//! memory with both, as an [`Owner`]. The kernel drops a file's lock with its process: if that lock is free, or the slot has another
+//! incarnation, the owner is dead.
+//!
+//! The danger is a living owner that is taken for dead: two would write, and entries would be lost. So an owner counts as alive
+//! unless the kernel or the registry shows that it is dead; that costs at most waiting.
 
 use super::super::atomic::{AtomicU64, Ordering};
 use super::super::error::{Error, Reason, Trouble};
@@ -30,7 +32,7 @@ const LIVE: &str = "live";
 const INCARNATION_BITS: u32 = 48;
 const INCARNATION: u64 = (1 << INCARNATION_BITS) - 1;
 
-/// Who has taken something: a slot and its incarnation in one word, or nobody.
+/// The owner of a lock: a slot and its incarnation in one word, or nobody.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Owner(u64);
 
@@ -71,7 +73,7 @@ impl Registry {
     const NAME: &'static str = "registry";
     /// "WRPCREG" and the layout's number.
     const MAGIC: u64 = u64::from_be_bytes(*b"WRPCREG\x01");
-    /// Where the table begins: behind the magic number, the boot id, and room to the end of a line of the cache.
+    /// The first byte of the table: behind the magic number, the boot id, and room to the end of a line of the cache.
     const TABLE: usize = 64;
     const LEN: usize = Self::TABLE + SLOTS as usize * WORD;
 
@@ -139,7 +141,7 @@ impl Member {
             let name = slot.to_string();
             let file = match LockFile::take(&live, &name) {
                 Ok(Some(file)) => file,
-                // Somebody's, or nothing that can be locked.
+                // Another member's, or no file that can be locked.
                 Ok(None) | Err(Trouble::Refused(_) | Trouble::Failed(Errno::ACCESS)) => continue,
                 Err(trouble) => return Err(trouble.at("lock", &live.path_of(&name))),
             };
@@ -167,7 +169,7 @@ impl Member {
         self.slot
     }
 
-    /// The word to mark with what it takes.
+    /// The word that marks its locks.
     #[inline]
     pub(crate) fn owner(&self) -> Owner {
         Owner::new(self.slot, self.incarnation)
@@ -202,7 +204,7 @@ impl Member {
             return true;
         }
         let registered = self.registry.incarnation(slot).map_or(0, |word| word.load(Ordering::Acquire));
-        // Zero: somebody has made the registry anew, and the owner is yet to notice.
+        // Zero: the registry was made anew, and the owner is yet to notice.
         if registered != 0 && registered != incarnation {
             return false;
         }
@@ -211,14 +213,14 @@ impl Member {
     }
 }
 
-/// What a try to lock a member's file says.
+/// The outcome of a try to lock a member's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Probe {
-    /// Nobody has the lock.
+    /// No process has the lock.
     Free,
-    /// Somebody has.
+    /// A process has it.
     Locked,
-    /// There is no telling.
+    /// The file could not be opened or locked.
     Unknown,
 }
 
@@ -236,8 +238,8 @@ fn probe(live: &Directory, name: &str) -> Probe {
     }
 }
 
-/// A process's membership of a folder, renewed when it is lost: by a fork, or when the program closes what it did not open. A
-/// process is one member of a folder, however many of these it has.
+/// A process's membership of a folder, renewed when it is lost: by a fork, or when the program closes descriptors that are not its
+/// own. A process is one member of a folder, however many of these it has.
 #[derive(Clone, Debug)]
 pub(crate) struct Membership(Location);
 

@@ -1,11 +1,11 @@
 //! A file's bytes in memory, seen through atomic operations alone.
 //!
 //! Other processes write the same bytes at any moment, so that a plain load or store would be undefined behaviour, and a
-//! reference to the bytes is never made. What is read may be torn between words: whether it is worth anything is the
-//! caller's protocol to say.
+//! reference to the bytes is never made. A read may be torn between words: the caller's protocol, a sequence number
+//! and a checksum, decides whether it counts.
 //!
-//! The length is fixed when the file is mapped. A file that is made shorter later ends a process that touches what is gone
-//! with SIGBUS: no file is ever made shorter here, and nobody else may write one.
+//! The length is fixed when the file is mapped. The danger is a file that is made shorter later: a process that touches a page
+//! beyond its end dies of SIGBUS. No file is ever made shorter here, and no other user may write one: `directory` sees to that.
 
 #![allow(unsafe_code)]
 
@@ -76,7 +76,7 @@ impl Map {
         Some(unsafe { std::slice::from_raw_parts(self.bytes.as_mut_ptr().add(offset).cast::<AtomicU64>(), count) })
     }
 
-    /// Copies the bytes from `offset` on, a multiple of 8, word by word, each word relaxed. `None`, and nothing copied, where
+    /// Copies the bytes from `offset` on, a multiple of 8, word by word, each word relaxed. `None`, and nothing copied, if
     /// the map ends before the last word does.
     #[inline]
     #[must_use = "None means that nothing was read"]
@@ -93,7 +93,7 @@ impl Map {
     }
 
     /// Writes bytes from `offset` on, a multiple of 8, word by word, each word relaxed; the last word is filled up with zeros.
-    /// `None`, and nothing written, where the map ends before the last word does.
+    /// `None`, and nothing written, if the map ends before the last word does.
     #[inline]
     #[must_use = "None means that nothing was written"]
     pub(crate) fn write_bytes(&self, offset: usize, from: &[u8]) -> Option<()> {

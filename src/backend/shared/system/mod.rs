@@ -1,4 +1,4 @@
-//! What the operating system knows and decides: whose a file is, who lives, what a fork and a reboot end.
+//! The operating system's side: owners of files, living processes, the ends that a fork and a restart make.
 //!
 //! One line of imports: `facts`, `fork`, `directory`, `files`, `liveness`, each of those before it.
 
