@@ -1,27 +1,28 @@
-//! A backend that keeps bytes: keys and values that are encoded before they come and decoded after they left.
+//! A backend that keeps bytes: keys and values are encoded before they come here and decoded after they leave.
 //!
-//! A look-up that can be answered at once waits for nobody and takes no lock. Everything else may take time: it goes through
-//! the caller, who lets others run meanwhile, and it is tried before anything is opened: [`NotNow`] says that
-//! [`ByteBackend::open`] comes first. What an answer is put into is the caller's, so that a hit allocates nothing.
+//! A look-up that can be answered at once takes no lock and waits for nobody. An operation that may take time goes through its
+//! [`Caller`], who lets other threads run meanwhile. Nothing opens by itself: a method that finds the backend closed says
+//! [`NotNow`], the caller opens it, gives the user its warning if there is one, and calls again. A value is copied into the
+//! caller's buffer, so that a hit allocates nothing.
 //!
-//! No method runs foreign code. Warnings are the caller's to give: a backend returns the text.
+//! No method runs foreign code.
 
 use super::memory::{Lookup, Tally};
 use crate::sync::Token;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The thread that asks, and its way to wait.
+/// The calling thread, and its way to wait.
 pub(crate) trait Caller {
-    /// What proves that it may touch what is not to be touched by two.
+    /// The proof that this thread may touch state that threads take turns at.
     fn token(&self) -> Token<'_>;
 
-    /// Runs what may take time, and lets others go on meanwhile. `body` has no token, and runs no foreign code.
+    /// Runs `body`, which may take time, while other threads go on. `body` has no token, and runs no foreign code.
     fn wait<R: Send>(&self, body: impl FnOnce() -> R) -> R;
 }
 
-/// There is no answer yet. [`ByteBackend::open`] is to be called, and then the method once more; if it still says so, there is
-/// no backend, and the caller goes on without.
+/// There is no answer yet. After [`ByteBackend::open`] the caller tries once more, by [`ByteBackend::get_waiting`] in place of
+/// `get`. If there is still no answer, there is no backend, and the caller goes on without a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NotNow;
 
@@ -30,7 +31,7 @@ pub(crate) struct NotNow;
 pub(crate) struct Stored {
     /// Where in the buffer it begins.
     pub(crate) start: usize,
-    /// As a miss would have it, for a value that turns out to be none.
+    /// The generation of a miss in its place, for a value that turns out to be none.
     pub(crate) generation: u64,
 }
 
@@ -41,24 +42,25 @@ pub(crate) struct Fresh<'a> {
     pub(crate) key: &'a [u8],
     /// The value.
     pub(crate) value: &'a [u8],
-    /// The time; 0 where no entry's time is ever over.
+    /// The backend's time; 0 if no entry expires.
     pub(crate) now: u64,
-    /// The generation of the miss after which the value was computed: the entry is stored in that one only. `None`: in any.
+    /// The generation of the miss after which the value was computed: the entry is stored in that one only. `None`: in any. It is
+    /// opaque to the caller: a backend may hand out a number with each miss, and store only what brings it back.
     pub(crate) since: Option<u64>,
 }
 
 /// A cache of bytes, for one function.
 ///
-/// `now` is the backend's time, and 0 where no entry's time is ever over.
+/// `now` is the backend's time, and 0 if no entry expires.
 pub(crate) trait ByteBackend {
-    /// What the user is to be told, once.
+    /// A warning for the user.
     type Notice: fmt::Display;
 
-    /// Opens what is not open. May take seconds. Does nothing if it is open, or could not be opened a moment ago.
+    /// Opens the backend, if it is closed. May take seconds. Does nothing if it is open, or could not be opened a moment ago.
     fn open(&self, caller: &impl Caller) -> Option<Self::Notice>;
 
-    /// Opens what is not open, and opens it anew if somebody has removed it, or put another in its place: for what shows or
-    /// clears all entries.
+    /// The same, and opens it anew if another process has removed the entries' file or put another in its place. To be called
+    /// before [`ByteBackend::info`] and [`ByteBackend::clear`].
     fn refresh(&self, caller: &impl Caller) -> Option<Self::Notice>;
 
     /// Looks a key up at once, and counts what `tally` says. After a hit the value is in `entry`, whose capacity is used again.
@@ -71,7 +73,7 @@ pub(crate) trait ByteBackend {
         entry: &mut Vec<u8>,
     ) -> Result<Lookup<Stored>, NotNow>;
 
-    /// The same where the answer may take time, as from another machine. A backend that always answers at once has no other.
+    /// The same if the answer may take time, as from another machine. By default it is [`ByteBackend::get`].
     fn get_waiting(
         &self,
         caller: &impl Caller,
@@ -83,14 +85,16 @@ pub(crate) trait ByteBackend {
         self.get(caller.token(), key, now, tally, entry)
     }
 
-    /// Takes back that a hit was counted, since its value was none. It is a miss, which is counted if `tally` says so.
+    /// Takes back the count of a hit whose value turned out to be none. The look-up was a miss, which is counted if `tally` says
+    /// so.
     fn retract(&self, token: Token<'_>, tally: Tally);
 
     /// Whether a look-up would hit, without counting or touching.
     fn contains(&self, caller: &impl Caller, key: &[u8], now: u64) -> Result<bool, NotNow>;
 
-    /// Stores an entry, in the place of one with the same key. Whether it is `is_wanted` is asked when nobody else can change
-    /// the place. An entry that has no room, or cannot be stored in time, is not stored.
+    /// Stores an entry, in the place of one with the same key. `is_wanted` is asked when no other thread or process can change
+    /// that place, so that a stale value is not stored after its removal. An entry that has no room, or cannot be stored in time,
+    /// is not stored.
     fn put(
         &self,
         caller: &impl Caller,
@@ -98,25 +102,25 @@ pub(crate) trait ByteBackend {
         is_wanted: impl Fn() -> bool,
     ) -> Result<Option<Self::Notice>, NotNow>;
 
-    /// Removes the entry of a key. Returns whether there was one whose time was not over. No look-up that begins afterwards
+    /// Removes the entry of a key. Returns whether there was one that had not expired. No look-up that begins afterwards
     /// finds it.
     fn remove(&self, caller: &impl Caller, key: &[u8], now: u64) -> Result<bool, NotNow>;
 
-    /// Removes all entries and resets the counters, also those of [`ByteBackend::count_apart`]. What was missed before is of an
-    /// older generation.
+    /// Removes all entries and resets the counters, also those of [`ByteBackend::count_apart`]. A miss before
+    /// it is of an older generation.
     fn clear(&self, caller: &impl Caller) -> Result<(), NotNow>;
 
-    /// Counts what no look-up has counted.
+    /// Counts a call that no look-up has counted.
     fn count(&self, token: Token<'_>, count: Count) -> Result<(), NotNow>;
 
-    /// Counts for this process, where nothing can be opened.
+    /// Counts for this process, if the backend cannot be opened.
     fn count_apart(&self, count: Count);
 
-    /// What has been counted, and how many entries there are whose time is not over. Of what is not open: what was counted apart.
+    /// The counts, and how many entries there are that have not expired. While the backend is closed: the counts apart.
     fn info(&self, caller: &impl Caller, now: u64) -> (Counts, usize);
 }
 
-/// What a backend counts.
+/// An event that a backend counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Count {
     /// A call that was answered from the cache.
@@ -129,7 +133,7 @@ pub(crate) enum Count {
     Unstorable = 3,
 }
 
-/// What one process counts while it has no backend.
+/// The counts of one process while it has no backend.
 #[derive(Debug, Default)]
 pub(crate) struct Tallies {
     hits: AtomicU64,
@@ -153,7 +157,7 @@ impl Tallies {
         self.of(count).fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What has been counted.
+    /// The counts.
     pub(crate) fn counts(&self) -> Counts {
         let of = |count| self.of(count).load(Ordering::Relaxed);
         Counts {
@@ -172,7 +176,7 @@ impl Tallies {
     }
 }
 
-/// What has been counted, all processes together where they share the entries.
+/// Counts; of all processes together, if they share the entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     /// Calls that were answered from the cache.
