@@ -38,9 +38,7 @@ pub(crate) struct Stored {
 /// An entry to be stored.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fresh<'a> {
-    /// The key.
     pub(crate) key: &'a [u8],
-    /// The value.
     pub(crate) value: &'a [u8],
     /// The backend's time; 0 if no entry expires.
     pub(crate) now: u64,
@@ -152,12 +150,10 @@ impl Tallies {
         }
     }
 
-    /// Counts.
     pub(crate) fn count(&self, count: Count) {
         self.of(count).fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The counts.
     pub(crate) fn counts(&self) -> Counts {
         let of = |count| self.of(count).load(Ordering::Relaxed);
         Counts {
@@ -168,7 +164,7 @@ impl Tallies {
         }
     }
 
-    /// Begins anew.
+    /// Sets all to zero.
     pub(crate) fn clear(&self) {
         for count in [Count::Hit, Count::Miss, Count::Skip, Count::Unstorable] {
             self.of(count).store(0, Ordering::Relaxed);

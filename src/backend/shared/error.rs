@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 pub(crate) enum Error {
     /// The file or folder is not to be trusted.
     Refused {
-        /// Its path.
         path: PathBuf,
         /// What is wrong with it.
         reason: Reason,
@@ -35,9 +34,7 @@ pub(crate) enum Error {
     System {
         /// The action, in words that follow "cannot".
         action: &'static str,
-        /// To which file.
         path: PathBuf,
-        /// How it failed.
         errno: Errno,
     },
 }
@@ -59,10 +56,7 @@ pub(crate) enum Reason {
         expected: u32,
     },
     /// Others may use it, or its owner may not.
-    Mode {
-        /// Its permissions.
-        mode: u32,
-    },
+    Mode { mode: u32 },
     /// It has more than one name, or none any more.
     Links {
         /// How many names it has.

@@ -7,7 +7,6 @@ use crate::backend::shared::atomic::Ordering;
 use crate::backend::shared::system::map::{Map, WORD};
 
 impl Region {
-    /// Counts.
     #[inline(always)]
     pub(crate) fn count(&self, count: Count) {
         let stripe = self.stripe.load(Ordering::Relaxed) % STRIPES;

@@ -18,9 +18,7 @@ use std::path::PathBuf;
 /// A region, seen from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
-    /// Its purpose.
     pub(crate) purpose: Purpose,
-    /// Its file.
     pub(crate) path: PathBuf,
     /// How many bytes of it have room.
     pub(crate) bytes: usize,

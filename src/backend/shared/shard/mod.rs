@@ -97,9 +97,7 @@ pub(crate) trait Room {
 pub(crate) struct Draft<'a> {
     /// The hash of the key.
     pub(crate) hash: u64,
-    /// The key.
     pub(crate) key: &'a [u8],
-    /// The value.
     pub(crate) value: &'a [u8],
     /// When it expires, on the region's clock; 0: never.
     pub(crate) expires: u64,
@@ -310,7 +308,6 @@ impl<'a> Shard<'a> {
         Ok(Some(expires))
     }
 
-    /// Removes all entries.
     pub(crate) fn clear(&self, census: &impl Census, patience: Duration) -> Result<(), GaveUp> {
         let held = self.lock(census, patience)?;
         held.change(|| {

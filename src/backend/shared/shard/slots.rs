@@ -28,7 +28,6 @@ pub(super) enum Copied {
     Other,
     /// An entry with a wrong checksum or impossible lengths.
     Damaged,
-    /// An entry.
     Entry,
 }
 

@@ -27,7 +27,7 @@ impl Total<'_> {
         taken.is_ok()
     }
 
-    /// Has it counted anew.
+    /// Marks the count as stale.
     pub(crate) fn mark(&self) {
         self.is_stale.fetch_add(1, Ordering::Relaxed);
     }

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 pub(crate) struct BootId(pub(crate) [u8; 16]);
 
 impl BootId {
-    /// The present one.
+    /// The present start.
     pub(crate) fn current() -> Self {
         static CURRENT: OnceLock<BootId> = OnceLock::new();
         *CURRENT.get_or_init(|| system().as_deref().and_then(Self::parse).unwrap_or_default())

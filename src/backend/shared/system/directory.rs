@@ -67,7 +67,6 @@ impl Location {
         Self { path: absolute.components().collect(), root: FileId::of_root() }
     }
 
-    /// Its path.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -97,7 +96,6 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// Its path.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

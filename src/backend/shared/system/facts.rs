@@ -8,7 +8,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 /// A file's identity, whatever its name. A number is given again only when the file before it is gone for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileId {
-    /// The device.
     pub(crate) device: u64,
     /// The file's number there.
     pub(crate) inode: u64,
@@ -29,13 +28,10 @@ impl FileId {
 /// Facts about a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Facts {
-    /// Its identity.
     pub(crate) identity: FileId,
-    /// Its kind.
     pub(crate) kind: FileType,
     /// The user it belongs to.
     pub(crate) uid: u32,
-    /// Its permissions.
     pub(crate) mode: u32,
     /// How many names it has.
     pub(crate) links: u64,

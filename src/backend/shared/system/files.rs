@@ -61,11 +61,9 @@ pub(crate) enum Origin {
 /// A region: its map, and its file for as long as that is needed to extend it.
 #[derive(Debug)]
 pub(crate) struct Opened {
-    /// Its bytes.
     pub(crate) map: Map,
     /// Its file. The map lives without.
     pub(crate) file: RegionFile,
-    /// Its origin.
     #[cfg_attr(not(test), allow(dead_code, reason = "tests ask"))]
     pub(crate) origin: Origin,
 }
@@ -216,7 +214,6 @@ pub(crate) fn retire(directory: &Directory, name: &str, identity: FileId) -> Res
 /// A region's name and the facts about its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listed {
-    /// Its name.
     pub(crate) name: String,
     /// The facts, [`Facts::check_file`] not applied.
     pub(crate) facts: Facts,

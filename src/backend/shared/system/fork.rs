@@ -162,7 +162,6 @@ impl Descriptor {
         (fd >= 0 && self.record.is_intact(fd)).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
     }
 
-    /// Which file it is.
     pub(crate) fn identity(&self) -> FileId {
         let (device, inode) = (self.record.device.load(Ordering::Relaxed), self.record.inode.load(Ordering::Relaxed));
         FileId { device, inode }

@@ -164,7 +164,6 @@ impl Member {
         Err(Error::Crowded { path: live.path().to_path_buf() })
     }
 
-    /// Which slot it has.
     pub(crate) fn slot(&self) -> u16 {
         self.slot
     }
@@ -247,7 +246,6 @@ pub(crate) struct Membership(Location);
 static MEMBERS: PerProcess<Mutex<Vec<Weak<Member>>>> = PerProcess::new(Mutex::default);
 
 impl Membership {
-    /// None yet.
     pub(crate) fn new(location: Location) -> Self {
         Self(location)
     }
