@@ -2,7 +2,6 @@
 //! other thread sees half done.
 
 #[cfg(unix)]
-#[cfg_attr(feature = "python", allow(dead_code, reason = "the layer that encodes still asks the shared region itself"))]
 #[cfg_attr(not(feature = "python"), allow(dead_code, reason = "the layer that calls it is not compiled"))]
 pub(crate) mod bytes;
 pub mod memory;

@@ -4,12 +4,12 @@
 
 #![cfg_attr(not(unix), allow(unused_variables, clippy::unnecessary_wraps, reason = "one backend needs less than two"))]
 
-#[cfg(unix)]
-use super::encoded::{self, Encoded};
 use super::error::exception;
 use super::ffi::{Object, Raised};
 use super::in_memory::InMemory;
 use super::key::{CallKey, KeptKey, KeyRules};
+#[cfg(unix)]
+use super::shared::{self, Shared};
 use super::{clock, info};
 use crate::backend::memory::Lookup;
 use crate::options::{Backend, Settings};
@@ -27,7 +27,7 @@ pub(crate) enum Entries {
     Memory(InMemory),
     /// Bytes in memory that processes share.
     #[cfg(unix)]
-    Shared(Encoded),
+    Shared(Shared),
 }
 
 impl Entries {
@@ -37,7 +37,7 @@ impl Entries {
         match settings.options.backend {
             Backend::Memory => Ok(Self::Memory(InMemory::new(&settings.options, rules, clock::chosen()))),
             #[cfg(unix)]
-            Backend::Shared => Encoded::new(function, settings, rules).map(Self::Shared),
+            Backend::Shared => Shared::new(function, settings, rules).map(Self::Shared),
             #[cfg(not(unix))]
             Backend::Shared => Err(exception::<PyRuntimeError>(
                 "backend=\"shared\" needs Linux or macOS; use backend=\"memory\" on this system",
@@ -185,7 +185,7 @@ fn for_shared(_: Python<'_>, method: &str) -> PyErr {
 /// `shared_regions`: the regions in the folder that functions decorated now would use, none where the system has no such backend.
 pub(crate) fn regions(py: Python<'_>, removes_unused: bool) -> PyResult<Bound<'_, PyAny>> {
     #[cfg(unix)]
-    return encoded::regions(py, removes_unused);
+    return shared::regions(py, removes_unused);
     #[cfg(not(unix))]
     Ok(pyo3::types::PyList::empty(py).into_any())
 }

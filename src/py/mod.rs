@@ -29,6 +29,8 @@ pub(crate) mod names;
 pub(crate) mod parameters;
 pub(crate) mod pending_call;
 pub(crate) mod settings;
+#[cfg(unix)]
+pub(crate) mod shared;
 pub(crate) mod signature;
 pub(crate) mod spare;
 pub(crate) mod steps;

@@ -9,18 +9,18 @@
 //! Each of the four is one function of machine code, chosen when the function is decorated.
 
 mod coroutines;
-#[cfg(unix)]
-mod encoded;
 mod in_memory;
+#[cfg(unix)]
+mod shared;
 mod values;
 
 use super::cached_function::CachedFunction;
-#[cfg(unix)]
-use super::encoded::Encoded;
 use super::entries::Entries;
 use super::ffi::{Call, Entrance, Entry, Object, Raised};
 use super::in_memory::InMemory;
 use super::key::{CallKey, KeyRules, Lone};
+#[cfg(unix)]
+use super::shared::Shared;
 use super::signature::WithKey;
 use crate::backend::memory::Tally;
 use crate::options::Options;
@@ -43,7 +43,7 @@ fn of<A: Answer>(entries: &Entries) -> Entry {
     match entries {
         Entries::Memory(_) => Entry::of::<Caching<InMemory, A>>(),
         #[cfg(unix)]
-        Entries::Shared(_) => Entry::of::<Caching<Encoded, A>>(),
+        Entries::Shared(_) => Entry::of::<Caching<Shared, A>>(),
     }
 }
 

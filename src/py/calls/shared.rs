@@ -2,13 +2,14 @@
 
 use super::{Backend, Lookup, Miss};
 use crate::backend::memory::{self, Tally};
-use crate::py::encoded::{Encoded, Quick, Scratch};
+use crate::py::encoded::{Scratch, slowly};
 use crate::py::entries::Entries;
-use crate::py::ffi::{self, Object, Raised};
+use crate::py::ffi::{Object, Raised};
 use crate::py::key::{CallKey, KeyRules};
+use crate::py::shared::Shared;
 use pyo3::prelude::*;
 
-impl Backend for Encoded {
+impl Backend for Shared {
     /// The buffer with the key's bytes.
     type Search = Scratch;
     type Place = Scratch;
@@ -16,7 +17,7 @@ impl Backend for Encoded {
     #[inline(always)]
     fn of(entries: &Entries) -> &Self {
         match entries {
-            Entries::Shared(encoded) => encoded,
+            Entries::Shared(shared) => shared,
             Entries::Memory(_) => unreachable!("a call path is chosen by its entries"),
         }
     }
@@ -30,14 +31,7 @@ impl Backend for Encoded {
         tally: Tally,
     ) -> Result<Lookup<Scratch>, Raised> {
         let mut scratch = Scratch::take(py);
-        let parts = key.parts(rules);
-        let lookup = match self.look_up(py, &parts, tally, &mut scratch) {
-            Quick::Hit(value) => memory::Lookup::Hit(value),
-            Quick::Miss { generation } => memory::Lookup::Miss { generation },
-            Quick::Pickled(found) => slowly(py, || self.unpickle(py, tally, &scratch, found))??,
-            Quick::Unsure => slowly(py, || self.look_up_asking(py, &parts, tally, &mut scratch))??,
-        };
-        Ok(match lookup {
+        Ok(match self.look_up(py, &key.parts(rules), tally, &mut scratch)? {
             memory::Lookup::Hit(value) | memory::Lookup::Stale(value) => {
                 scratch.leave(py);
                 Lookup::Hit(value)
@@ -55,7 +49,7 @@ impl Backend for Encoded {
     /// Not a part of what is on the stack while the function runs.
     #[inline(never)]
     fn keep(&self, py: Python<'_>, scratch: &mut Scratch, value: &Object) -> Result<(), Raised> {
-        slowly(py, || self.keep(py, scratch, value, |_| true))??;
+        slowly(py, || self.keep(py, scratch, value))??;
         std::mem::take(scratch).leave(py);
         Ok(())
     }
@@ -65,9 +59,4 @@ impl Backend for Encoded {
         search.leave(py);
         bytes
     }
-}
-
-/// Does what is not the work of a hit. pyo3 is told that the thread is attached: else it would not drop exceptions at once.
-fn slowly<R>(py: Python<'_>, body: impl FnOnce() -> R) -> Result<R, Raised> {
-    ffi::attached(|_| ffi::guarded(py, body))
 }
