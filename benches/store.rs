@@ -27,13 +27,7 @@ fn store(strategy: Strategy, max_size: usize) -> Store<u64, u64> {
 fn access(store: &mut Store<u64, u64>, key: u64) -> bool {
     let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let hash = hash ^ (hash >> 32);
-    let likely = store.likely(hash).filter(|&(_, &held)| held == key).map(|(slot, _)| slot);
-    let found = likely.or_else(|| {
-        let slot = store.find(hash, |&held| held == key)?;
-        store.remember(hash, slot);
-        Some(slot)
-    });
-    if let Some(slot) = found {
+    if let Some(slot) = store.find(hash, |&held| held == key) {
         return store.hit(slot).is_some();
     }
     black_box(store.insert(hash, key, key, None));

@@ -10,7 +10,7 @@
 
 use crate::clock::Clock;
 use crate::options::Ttl;
-use crate::policy::{List, Slot};
+use crate::policy::{List, Slot, grow};
 use std::collections::TryReserveError;
 
 /// The deadlines of a store's entries.
@@ -58,21 +58,17 @@ impl Expiry {
         Self { slack: slack(&clock), clock, stale: 0, deadlines: vec![0], order }
     }
 
-    /// Makes room for the deadline of `slot`.
-    pub(crate) fn try_reserve(&mut self, slot: Slot) -> Result<(), TryReserveError> {
-        let needed = (slot.index() + 1).saturating_sub(self.deadlines.len());
-        self.deadlines.try_reserve(needed)?;
+    /// Makes room for all slots up to `last`.
+    pub(crate) fn try_grow(&mut self, last: Slot) -> Result<(), TryReserveError> {
+        grow(&mut self.deadlines, last, 0)?;
         match &mut self.order {
-            Order::Age { slots, .. } => slots.try_reserve(slot),
-            Order::Deadline(heap) => heap.try_reserve(slot),
+            Order::Age { slots, .. } => slots.try_grow(last),
+            Order::Deadline(heap) => heap.try_grow(last),
         }
     }
 
-    /// An entry was stored in `slot`, whose own time to live is `ttl`. `try_reserve(slot)` has succeeded.
+    /// An entry was stored in `slot`, for which there is room, and whose own time to live is `ttl`.
     pub(crate) fn insert(&mut self, slot: Slot, ttl: Option<Ttl>) {
-        if slot.index() >= self.deadlines.len() {
-            self.deadlines.resize(slot.index() + 1, 0);
-        }
         match &mut self.order {
             Order::Age { ttl, slots } => {
                 self.deadlines[slot.index()] = self.clock.now().saturating_add(*ttl);
@@ -164,16 +160,13 @@ impl Default for Heap {
 }
 
 impl Heap {
-    fn try_reserve(&mut self, slot: Slot) -> Result<(), TryReserveError> {
+    fn try_grow(&mut self, last: Slot) -> Result<(), TryReserveError> {
         // At most as many are in it as there are slots.
-        self.slots.try_reserve((slot.index() + 1).saturating_sub(self.slots.len()))?;
-        self.places.try_reserve((slot.index() + 1).saturating_sub(self.places.len()))
+        self.slots.try_reserve_exact((last.index() + 1).saturating_sub(self.slots.len()))?;
+        grow(&mut self.places, last, 0)
     }
 
     fn insert(&mut self, slot: Slot, deadlines: &[u64]) {
-        if slot.index() >= self.places.len() {
-            self.places.resize(slot.index() + 1, 0);
-        }
         if deadlines[slot.index()] == u64::MAX {
             return;
         }
@@ -293,13 +286,13 @@ mod tests {
             if let Some(window) = window {
                 expiry = expiry.with_stale_window(ttl(window));
             }
+            expiry.try_grow(Slot(19)).expect("memory for a few slots");
             let window = window.unwrap_or(0);
             let deadline = |own: Option<u64>| one.or(own).map_or(u64::MAX, |ttl| clock.now() + ttl);
             let mut model: [Option<u64>; 20] = [None; 20];
             for op in ops {
                 match op {
                     Op::Insert(slot, own) if model[slot as usize].is_none() => {
-                        expiry.try_reserve(Slot(slot)).expect("memory for a few slots");
                         expiry.insert(Slot(slot), own.map(ttl));
                         model[slot as usize] = Some(deadline(own));
                     }
@@ -317,6 +310,7 @@ mod tests {
                     Op::Advance(nanoseconds) => clock.advance(nanoseconds),
                     Op::Clear => {
                         expiry.clear();
+                        expiry.try_grow(Slot(19)).expect("memory for a few slots");
                         model = [None; 20];
                     }
                 }

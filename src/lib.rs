@@ -22,6 +22,7 @@ pub mod clock;
 pub mod codec;
 pub mod expiry;
 pub mod flight;
+mod index;
 pub mod options;
 pub mod policy;
 pub mod reserve;

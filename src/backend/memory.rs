@@ -163,28 +163,27 @@ impl<K, V, P: Policy> Memory<K, V, P> {
         // Not a closure: this must be inlined wherever it is called from.
         let state = &mut *self.state.lend(token);
         let hash = query.hash();
-        match state.store.likely(hash).map(|(slot, stored)| (slot, stored, query.compare(token, stored))) {
-            Some((slot, _, Match::Equal)) => {
-                return state.hit(hash, slot, tally, &read);
-            }
-            Some((slot, stored, Match::Unsure)) => {
-                *doubt = Some(Doubt { slot, key: query.hold(token, stored) });
+        let (first, stored) = state.store.first(hash);
+        match stored.map(|stored| (stored, query.compare(token, stored))) {
+            Some((_, Match::Equal)) => return state.hit(hash, first, tally, &read),
+            Some((stored, Match::Unsure)) => {
+                *doubt = Some(Doubt { slot: first, key: query.hold(token, stored) });
                 return None;
             }
-            Some((_, _, Match::Different)) | None => {}
+            Some((_, Match::Different)) | None => {}
         }
         let mut unsure = false;
-        let found = state.store.find(hash, |stored| {
+        let found = state.store.find_after(first, hash, |stored| {
             let answer = query.compare(token, stored);
             unsure |= answer == Match::Unsure;
             answer != Match::Different
         });
         match found {
-            Some(_) if unsure => None,
-            Some(slot) => {
-                state.store.remember(hash, slot);
-                state.hit(hash, slot, tally, &read)
+            Some(slot) if unsure => {
+                *doubt = state.store.key(slot).map(|stored| Doubt { slot, key: query.hold(token, stored) });
+                None
             }
+            Some(slot) => state.hit(hash, slot, tally, &read),
             None => Some(state.miss(hash, tally)),
         }
     }
@@ -232,7 +231,6 @@ impl<K, V, P: Policy> Memory<K, V, P> {
         let (lookup, expired) = self.locate_beside(token, query, unequal, |state, place| {
             let mut expired = None;
             if let Place::Held(slot) = place {
-                state.store.remember(hash, slot);
                 let hit = state.hit(hash, slot, tally, &read);
                 if let Some(hit) = hit.or_else(|| state.hit_late(hash, slot, tally, &read)) {
                     return (hit, None);

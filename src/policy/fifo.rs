@@ -12,8 +12,8 @@ pub struct Fifo {
 }
 
 impl Policy for Fifo {
-    fn try_reserve(&mut self, slot: Slot) -> Result<(), TryReserveError> {
-        self.by_age.try_reserve(slot)
+    fn try_grow(&mut self, last: Slot) -> Result<(), TryReserveError> {
+        self.by_age.try_grow(last)
     }
 
     #[inline]

@@ -1,42 +1,32 @@
-//! Least frequently used, exact and O(1): a list of groups in order of hit count, each a list of slots in order of use.
+//! Least frequently used, exact and O(1): one list of slots in order of hit count, and among equals in order of use.
 //!
-//! A hit moves a slot from its group to the one of the next count; the victim is the oldest slot of the first group.
-//! Shah, Mitra and Matani, "An O(1) algorithm for implementing the LFU cache eviction scheme", 2010.
+//! The slots of one count are a group, which knows its newest slot: a hit moves a slot behind the newest of the next group,
+//! and the victim is the oldest slot of the list. Shah, Mitra and Matani, "An O(1) algorithm for implementing the LFU cache
+//! eviction scheme", 2010, whose list of lists is flat here.
 
-use super::{Policy, Slot};
+use super::{List, Policy, Slot};
 use std::collections::TryReserveError;
 
-/// The number of a group. Group 0 is both ends of the list of groups.
+/// The number of a group. Group 0 is the one of the list's ends.
 type GroupId = u32;
 
-#[derive(Clone, Copy, Debug)]
-struct Link {
-    /// The slot used next after this one in its group, or `NONE` for the newest.
-    newer: Slot,
-    /// The slot used last before this one in its group, or `NONE` for the oldest.
-    older: Slot,
-    group: GroupId,
-}
-
-/// The slots that have the same number of hits. Never empty while it is in use.
+/// The slots that have the same number of hits: neighbours in the list. Never empty while it is in use.
 #[derive(Clone, Copy, Debug)]
 struct Group {
     hits: u64,
     newest: Slot,
-    oldest: Slot,
-    /// The group with fewer hits.
-    fewer: GroupId,
-    /// The group with more hits; of a group not in use, the next such group.
+    /// The next group, of more hits; of a group not in use, the next such group.
     more: GroupId,
 }
 
-const ENDS: Group = Group { hits: 0, newest: Slot::NONE, oldest: Slot::NONE, fewer: 0, more: 0 };
-const ALONE: Link = Link { newer: Slot::NONE, older: Slot::NONE, group: 0 };
+/// The ends have no slot's number of hits and one more, so that no slot joins them.
+const ENDS: Group = Group { hits: 0, newest: Slot::NONE, more: 0 };
 
 /// Evicts the entry with the fewest hits since it was stored; among equals, the one used longest ago.
 #[derive(Debug)]
 pub struct Lfu {
-    links: Vec<Link>,
+    /// Each marked with its group.
+    by_hits: List<GroupId>,
     groups: Vec<Group>,
     /// The first group not in use, 0 for none.
     spare: GroupId,
@@ -44,55 +34,72 @@ pub struct Lfu {
 
 impl Default for Lfu {
     fn default() -> Self {
-        Self { links: vec![ALONE], groups: vec![ENDS], spare: 0 }
+        Self { by_hits: List::default(), groups: vec![ENDS], spare: 0 }
     }
 }
 
 impl Policy for Lfu {
-    fn try_reserve(&mut self, slot: Slot) -> Result<(), TryReserveError> {
-        let needed = (slot.index() + 1).saturating_sub(self.links.len());
-        self.links.try_reserve(needed)?;
+    fn try_grow(&mut self, last: Slot) -> Result<(), TryReserveError> {
+        self.by_hits.try_grow(last)?;
         // A hit may make a group, and must not fail: there is one for each slot, one for the slot that moves, and the ends.
-        let most = slot.index().max(self.links.len()) + 2;
-        self.groups.try_reserve(most.saturating_sub(self.groups.len()))
+        self.groups.try_reserve_exact((last.index() + 2).saturating_sub(self.groups.len()))
     }
 
     #[inline(never)]
     fn insert(&mut self, slot: Slot, _hash: u64) {
-        if slot.index() >= self.links.len() {
-            self.links.resize(slot.index() + 1, ALONE);
-        }
         let first = self.groups[0].more;
-        let group =
-            if first != 0 && self.groups[first as usize].hits == 0 { first } else { self.new_group(0, 0, first) };
-        self.link(slot, group);
+        let (group, newest) = match self.groups[first as usize] {
+            Group { hits: 0, newest, .. } if first != 0 => (first, newest),
+            _ => (self.new_group(0, 0), Slot::NONE),
+        };
+        self.groups[group as usize].newest = slot;
+        self.by_hits.push_after(newest, slot, group);
     }
 
-    #[inline]
+    #[inline(always)]
     fn hit(&mut self, slot: Slot) {
-        let from = self.links[slot.index()].group;
-        let Group { hits, newest, oldest, more, .. } = self.groups[from as usize];
-        let joins_next = more != 0 && self.groups[more as usize].hits == hits + 1;
-        if newest == oldest && !joins_next {
-            // Alone in its group, and nobody has one hit more: the group moves with it.
+        let from = self.by_hits.mark(slot);
+        let Group { hits, newest, more } = self.groups[from as usize];
+        if self.groups[more as usize].hits == hits + 1 {
+            if newest == slot {
+                self.join_as_newest(slot, from);
+            } else {
+                self.join(slot, more);
+            }
+        } else if newest == slot && self.by_hits.mark(self.by_hits.older(slot)) != from {
+            // Alone in its group: the group goes with it.
             self.groups[from as usize].hits = hits + 1;
         } else {
-            self.move_up(slot, from, joins_next);
+            self.part(slot, from);
         }
     }
 
     #[inline(never)]
     fn remove(&mut self, slot: Slot) {
-        let group = self.links[slot.index()].group;
-        self.unlink(slot, group);
-        if self.groups[group as usize].newest == Slot::NONE {
-            self.free_group(group);
+        let group = self.by_hits.mark(slot);
+        if self.groups[group as usize].newest == slot {
+            self.take_newest(slot, group);
+        }
+        self.by_hits.remove(slot);
+    }
+
+    #[inline]
+    fn reuse(&mut self, slot: Slot, hash: u64) {
+        let group = self.by_hits.mark(slot);
+        let Group { hits, newest, .. } = self.groups[group as usize];
+        if hits != 0 {
+            self.remove(slot);
+            self.insert(slot, hash);
+        } else if newest != slot {
+            // The usual case: the victim has never been hit, and is among equals.
+            self.groups[group as usize].newest = slot;
+            self.by_hits.move_after(newest, slot, group);
         }
     }
 
+    #[inline]
     fn victim(&self) -> Option<Slot> {
-        let fewest = self.groups[0].more;
-        (fewest != 0).then(|| self.groups[fewest as usize].oldest)
+        self.by_hits.oldest()
     }
 
     fn clear(&mut self) {
@@ -101,73 +108,83 @@ impl Policy for Lfu {
 }
 
 impl Lfu {
-    /// Moves `slot` from its group to the next, which may have to be made.
+    /// Moves a slot to the next group, which is not the newest of its own.
+    #[inline(always)]
+    fn join(&mut self, slot: Slot, next: GroupId) {
+        let newest_of_next = std::mem::replace(&mut self.groups[next as usize].newest, slot);
+        self.by_hits.move_after(newest_of_next, slot, next);
+    }
+
+    /// Moves the newest slot of a group to the next group.
     #[inline(never)]
-    fn move_up(&mut self, slot: Slot, from: GroupId, joins_next: bool) {
-        let Group { hits, more, .. } = self.groups[from as usize];
-        self.unlink(slot, from);
-        let to = if joins_next { more } else { self.new_group(hits + 1, from, more) };
-        self.link(slot, to);
-        if self.groups[from as usize].newest == Slot::NONE {
-            self.free_group(from);
+    fn join_as_newest(&mut self, slot: Slot, from: GroupId) {
+        let next = self.groups[from as usize].more;
+        self.take_newest(slot, from);
+        self.join(slot, next);
+    }
+
+    /// Moves `slot` out of a group of several, one hit ahead, where no group is.
+    #[inline(never)]
+    fn part(&mut self, slot: Slot, from: GroupId) {
+        let Group { hits, newest, .. } = self.groups[from as usize];
+        let newest = if newest == slot { self.by_hits.older(slot) } else { newest };
+        self.groups[from as usize].newest = newest;
+        let to = self.new_group(hits + 1, from);
+        self.groups[to as usize].newest = slot;
+        self.by_hits.move_after(newest, slot, to);
+    }
+
+    /// Takes the newest slot out of its group, before it leaves its place in the list.
+    fn take_newest(&mut self, slot: Slot, group: GroupId) {
+        let older = self.by_hits.older(slot);
+        let fewer = self.by_hits.mark(older);
+        if fewer == group {
+            self.groups[group as usize].newest = older;
+        } else {
+            // It was alone.
+            let more = std::mem::replace(&mut self.groups[group as usize].more, self.spare);
+            self.groups[fewer as usize].more = more;
+            self.spare = group;
         }
     }
 
-    /// Makes `slot` the newest of `group`.
-    #[inline]
-    fn link(&mut self, slot: Slot, group: GroupId) {
-        let into = &mut self.groups[group as usize];
-        let second = std::mem::replace(&mut into.newest, slot);
-        if second == Slot::NONE {
-            into.oldest = slot;
-        } else {
-            self.links[second.index()].newer = slot;
-        }
-        self.links[slot.index()] = Link { newer: Slot::NONE, older: second, group };
-    }
-
-    /// Takes `slot` out of `group`, which may be left empty.
-    #[inline]
-    fn unlink(&mut self, slot: Slot, group: GroupId) {
-        let Link { newer, older, .. } = self.links[slot.index()];
-        let from = &mut self.groups[group as usize];
-        if newer == Slot::NONE {
-            from.newest = older;
-        } else {
-            self.links[newer.index()].older = older;
-        }
-        if older == Slot::NONE {
-            from.oldest = newer;
-        } else {
-            self.links[older.index()].newer = newer;
-        }
-    }
-
-    /// An empty group for `hits`, linked between two neighbours.
-    fn new_group(&mut self, hits: u64, fewer: GroupId, more: GroupId) -> GroupId {
-        let group = Group { hits, newest: Slot::NONE, oldest: Slot::NONE, fewer, more };
-        let id = self.spare;
-        let id = if id == 0 {
+    /// An empty group for `hits`, after the one of fewer hits.
+    fn new_group(&mut self, hits: u64, fewer: GroupId) -> GroupId {
+        let group = Group { hits, newest: Slot::NONE, more: self.groups[fewer as usize].more };
+        let mut id = self.spare;
+        if id == 0 {
             self.groups.push(group);
             // There are at most two groups more than slots, and slots are numbered by u32.
-            GroupId::try_from(self.groups.len() - 1).unwrap_or(0)
+            id = GroupId::try_from(self.groups.len() - 1).unwrap_or(0);
         } else {
-            self.spare = self.groups[id as usize].more;
-            self.groups[id as usize] = group;
-            id
-        };
+            self.spare = std::mem::replace(&mut self.groups[id as usize], group).more;
+        }
         self.groups[fewer as usize].more = id;
-        self.groups[more as usize].fewer = id;
         id
     }
 
-    /// Unlinks an empty group and keeps it for reuse.
-    fn free_group(&mut self, id: GroupId) {
-        let Group { fewer, more, .. } = self.groups[id as usize];
-        self.groups[fewer as usize].more = more;
-        self.groups[more as usize].fewer = fewer;
-        self.groups[id as usize].more = self.spare;
-        self.spare = id;
+    /// Checks that the groups are those of the slots. For tests.
+    #[cfg(test)]
+    fn validate(&self) {
+        let slots = self.by_hits.slots();
+        let mut in_use = std::collections::BTreeSet::new();
+        let mut before = 0;
+        for neighbours in slots.chunk_by(|&one, &other| self.by_hits.mark(one) == self.by_hits.mark(other)) {
+            let id = self.by_hits.mark(neighbours[0]);
+            let group = self.groups[id as usize];
+            assert!(id != 0 && in_use.insert(id), "{id} is in two places");
+            assert_eq!(Some(&group.newest), neighbours.last());
+            assert_eq!(self.groups[before as usize].more, id);
+            assert!(before == 0 || self.groups[before as usize].hits < group.hits);
+            before = id;
+        }
+        assert_eq!(self.groups[before as usize].more, 0);
+        let mut spare = self.spare;
+        while spare != 0 {
+            assert!(in_use.insert(spare), "{spare} is in use and spare");
+            spare = self.groups[spare as usize].more;
+        }
+        assert_eq!(in_use.len() + 1, self.groups.len(), "a group is lost");
     }
 }
 
@@ -194,14 +211,15 @@ mod tests {
     #[test]
     fn hits_allocate_nothing_once_the_slots_are_reserved() {
         let mut policy = Lfu::default();
+        policy.try_grow(slot(64)).expect("memory for a few slots");
         for index in 1..=64 {
-            policy.try_reserve(slot(index)).expect("memory for a few slots");
             policy.insert(slot(index), 0);
         }
         let reserved = policy.groups.capacity();
         for round in 1..=64 {
             for index in round..=64 {
                 policy.hit(slot(index));
+                policy.validate();
             }
         }
         assert_eq!(policy.groups.capacity(), reserved);

@@ -2,57 +2,73 @@
 //!
 //! Slot 0 is both ends, so no link is ever absent and no operation has a special case.
 
-use super::Slot;
+use super::{Slot, grow};
 use std::collections::TryReserveError;
 
-#[derive(Clone, Copy, Debug)]
-struct Link {
+#[derive(Clone, Copy, Debug, Default)]
+struct Link<M> {
     newer: Slot,
     older: Slot,
+    mark: M,
 }
 
-const ALONE: Link = Link { newer: Slot::NONE, older: Slot::NONE };
-
-/// Slots in an order from newest to oldest. Every operation is O(1); 8 bytes a slot.
+/// Slots in an order from newest to oldest. Every operation is O(1); 8 bytes a slot, and a mark for each.
 #[derive(Debug)]
-pub(crate) struct List {
-    links: Vec<Link>,
+pub(crate) struct List<M = ()> {
+    links: Vec<Link<M>>,
 }
 
-impl Default for List {
+impl<M: Copy + Default> Default for List<M> {
     fn default() -> Self {
-        Self { links: vec![ALONE] }
+        Self { links: vec![Link::default()] }
     }
 }
 
-impl List {
-    /// Makes room for the link of `slot`.
-    pub(crate) fn try_reserve(&mut self, slot: Slot) -> Result<(), TryReserveError> {
-        let needed = (slot.index() + 1).saturating_sub(self.links.len());
-        self.links.try_reserve(needed)
+impl<M: Copy + Default> List<M> {
+    /// Makes room for all slots up to `last`.
+    pub(crate) fn try_grow(&mut self, last: Slot) -> Result<(), TryReserveError> {
+        grow(&mut self.links, last, Link::default())
     }
 
     /// Puts a slot that is not in the list at its new end.
     #[inline]
     pub(crate) fn push(&mut self, slot: Slot) {
-        if slot.index() >= self.links.len() {
-            self.grow(slot);
-        }
         self.link_newest(slot);
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn grow(&mut self, slot: Slot) {
-        self.links.resize(slot.index() + 1, ALONE);
     }
 
     /// Takes a slot that is in the list out of it.
     #[inline]
     pub(crate) fn remove(&mut self, slot: Slot) {
-        let Link { newer, older } = self.links[slot.index()];
+        let Link { newer, older, .. } = self.links[slot.index()];
         self.links[newer.index()].older = older;
         self.links[older.index()].newer = newer;
+    }
+
+    /// Puts a slot that is not in the list after `older`, or at the old end if that is `Slot::NONE`.
+    #[inline(always)]
+    pub(crate) fn push_after(&mut self, older: Slot, slot: Slot, mark: M) {
+        let newer = std::mem::replace(&mut self.links[older.index()].newer, slot);
+        self.links[newer.index()].older = slot;
+        self.links[slot.index()] = Link { newer, older, mark };
+    }
+
+    /// Moves a slot that is in the list after `older`, which is another one or `Slot::NONE`.
+    #[inline(always)]
+    pub(crate) fn move_after(&mut self, older: Slot, slot: Slot, mark: M) {
+        self.remove(slot);
+        self.push_after(older, slot, mark);
+    }
+
+    /// What was noted of a slot in the list. Of `Slot::NONE`, the default.
+    #[inline(always)]
+    pub(crate) fn mark(&self, slot: Slot) -> M {
+        self.links[slot.index()].mark
+    }
+
+    /// The slot before this one in age, or `Slot::NONE` for the oldest.
+    #[inline(always)]
+    pub(crate) fn older(&self, slot: Slot) -> Slot {
+        self.links[slot.index()].older
     }
 
     /// Moves a slot that is in the list to its new end.
@@ -85,7 +101,8 @@ impl List {
     fn link_newest(&mut self, slot: Slot) {
         // Seen from the end marker, "older" leads into the list at its new end, and "newer" at its old end.
         let second = self.links[0].older;
-        self.links[slot.index()] = Link { newer: Slot::NONE, older: second };
+        let link = &mut self.links[slot.index()];
+        (link.newer, link.older) = (Slot::NONE, second);
         self.links[second.index()].newer = slot;
         self.links[0].older = slot;
     }
@@ -113,7 +130,8 @@ mod tests {
 
     #[test]
     fn order_follows_pushes_renewals_and_removals() {
-        let mut list = List::default();
+        let mut list: List = List::default();
+        list.try_grow(Slot(4)).expect("memory for a few slots");
         assert_eq!((list.newest(), list.oldest()), (None, None));
         for slot in [1, 2, 3, 4].map(Slot) {
             list.push(slot);
@@ -129,7 +147,8 @@ mod tests {
 
     #[test]
     fn a_list_of_one_is_its_own_newest_and_oldest() {
-        let mut list = List::default();
+        let mut list: List = List::default();
+        list.try_grow(Slot(7)).expect("memory for a few slots");
         list.push(Slot(7));
         list.renew(Slot(7));
         assert_eq!((list.newest(), list.oldest()), (Some(Slot(7)), Some(Slot(7))));

@@ -19,7 +19,7 @@ use std::collections::TryReserveError;
 /// The number of a place in the store's slab.
 ///
 /// Slot 0 is nobody's: the store keeps no entry there, and lists use it as both their ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(transparent)]
 pub struct Slot(pub u32);
 
@@ -34,18 +34,26 @@ impl Slot {
     }
 }
 
+/// Lengthens what has a value for each slot, so that `last` has one.
+pub(crate) fn grow<T: Clone>(each: &mut Vec<T>, last: Slot, value: T) -> Result<(), TryReserveError> {
+    let needed = (last.index() + 1).saturating_sub(each.len());
+    each.try_reserve_exact(needed)?;
+    each.resize(each.len() + needed, value);
+    Ok(())
+}
+
 /// An eviction algorithm over slots.
 ///
 /// The caller keeps the membership: a slot is inserted once, may be hit while it is in, and is removed once. `victim` and
-/// `admit` never change membership. The caller follows them with `reuse`, or with `remove` before the newcomer is inserted,
-/// so that no policy can choose the newcomer.
+/// `admit` never change membership. `reuse` follows them, or `remove` before the newcomer is inserted, so that no policy can
+/// choose the newcomer.
 ///
 /// A policy that needs no hash leaves out [`record`](Policy::record) and [`admit`](Policy::admit), and pays nothing for
 /// them. A policy that counts every request, such as W-TinyLFU, learns in `record`, remembers the hash that comes with
 /// `insert`, and refuses in `admit`.
 pub trait Policy {
-    /// Makes room for `slot`, the one allocation that `insert` of that slot may need.
-    fn try_reserve(&mut self, slot: Slot) -> Result<(), TryReserveError>;
+    /// Makes room for all slots up to `last`, so that nothing else needs memory.
+    fn try_grow(&mut self, last: Slot) -> Result<(), TryReserveError>;
     /// A call has asked for a key of this hash. Comes once for each call, before its hit or its insertion, and for a call
     /// whose key is never stored, too.
     #[inline(always)]
@@ -59,7 +67,7 @@ pub trait Policy {
         let _ = (hash, victim);
         true
     }
-    /// An entry of this hash was stored in `slot`. `try_reserve(slot)` has succeeded.
+    /// An entry of this hash was stored in `slot`, for which there is room.
     fn insert(&mut self, slot: Slot, hash: u64);
     /// The entry in `slot` was returned to a caller.
     fn hit(&mut self, slot: Slot);
@@ -73,6 +81,17 @@ pub trait Policy {
     }
     /// The entry to evict next, or `None` when there is none to choose.
     fn victim(&self) -> Option<Slot>;
+    /// The slot of the victim, with a newcomer of this hash in its place; `None` if there is no victim or the newcomer is
+    /// refused.
+    #[inline(always)]
+    fn evict(&mut self, hash: u64) -> Option<Slot> {
+        let victim = self.victim()?;
+        if !self.admit(hash, victim) {
+            return None;
+        }
+        self.reuse(victim, hash);
+        Some(victim)
+    }
     /// Every entry is gone. Gives the memory back.
     fn clear(&mut self);
 }
@@ -123,9 +142,8 @@ macro_rules! each {
 }
 
 impl Policy for AnyPolicy {
-    #[inline]
-    fn try_reserve(&mut self, slot: Slot) -> Result<(), TryReserveError> {
-        each!(self, policy => policy.try_reserve(slot), Ok(()))
+    fn try_grow(&mut self, last: Slot) -> Result<(), TryReserveError> {
+        each!(self, policy => policy.try_grow(last), Ok(()))
     }
 
     #[inline(always)]
@@ -163,6 +181,11 @@ impl Policy for AnyPolicy {
         each!(self, policy => policy.victim(), None)
     }
 
+    #[inline(always)]
+    fn evict(&mut self, hash: u64) -> Option<Slot> {
+        each!(self, policy => policy.evict(hash), None)
+    }
+
     fn clear(&mut self) {
         each!(self, policy => policy.clear(), ());
     }
@@ -175,6 +198,7 @@ mod testing {
 
     /// Plays `trace` against a cache of `capacity` keys and returns the keys evicted, in order.
     pub(super) fn evicted(mut policy: impl Policy, capacity: usize, trace: &[u32]) -> Vec<u32> {
+        policy.try_grow(slot(capacity)).expect("memory for a few slots");
         let mut slots: Vec<Option<u32>> = vec![None; capacity + 1];
         let mut evicted = Vec::new();
         for &key in trace {
@@ -188,7 +212,6 @@ mod testing {
                 evicted.extend(slots[victim.index()]);
                 victim.index()
             });
-            policy.try_reserve(slot(free)).expect("memory for a few slots");
             policy.insert(slot(free), key.into());
             slots[free] = Some(key);
         }

@@ -22,8 +22,8 @@ pub struct Recency<const NEWEST_FIRST: bool> {
 }
 
 impl<const NEWEST_FIRST: bool> Policy for Recency<NEWEST_FIRST> {
-    fn try_reserve(&mut self, slot: Slot) -> Result<(), TryReserveError> {
-        self.by_use.try_reserve(slot)
+    fn try_grow(&mut self, last: Slot) -> Result<(), TryReserveError> {
+        self.by_use.try_grow(last)
     }
 
     #[inline]

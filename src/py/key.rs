@@ -471,8 +471,8 @@ impl Query<Key> for Several<'_> {
 /// 2⁶⁴ divided by the golden ratio, made odd: multiplying by it carries every bit upwards, and loses none.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Spreads a Python hash over 64 bits; no two hashes become one. The table takes buckets from the low bits and tags from the
-/// high ones, and small ints have all of theirs at the bottom.
+/// Spreads a Python hash over 64 bits; no two hashes become one. The index takes buckets from the low bits, and small
+/// ints that are multiples of a power of two would share one.
 #[inline(always)]
 fn mix(hash: isize) -> u64 {
     let product = (hash.cast_unsigned() as u64).wrapping_mul(SPREAD);

@@ -1,0 +1,118 @@
+//! Slots by hash: an array of buckets, each the first of a chain of slots that are linked by number.
+//!
+//! The hashes are the caller's, and so are the keys: the index says where to look. A look at a bucket and one at an entry
+//! are all that most look-ups take, hits and misses; to insert is to write two numbers, and nothing is left behind by a
+//! removal. Knuth, "The Art of Computer Programming", volume 3, 6.4, algorithm C.
+//!
+//! The low bits of a hash choose its bucket, so they must be spread well.
+
+use crate::policy::{Slot, grow};
+use std::collections::TryReserveError;
+
+/// Which slots may have a hash.
+#[derive(Debug)]
+pub(crate) struct Index {
+    /// The first slot of each chain. Their number is a power of two.
+    buckets: Box<[Slot]>,
+    /// The slot after each in its chain. After `Slot::NONE` comes `Slot::NONE`.
+    next: Vec<Slot>,
+    len: usize,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self { buckets: Box::new([Slot::NONE]), next: vec![Slot::NONE], len: 0 }
+    }
+}
+
+impl Index {
+    /// How many slots are in it.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The first slot that may have this hash. None is [`Slot::NONE`].
+    #[inline(always)]
+    pub(crate) fn first(&self, hash: u64) -> Slot {
+        self.buckets[self.bucket(hash)]
+    }
+
+    /// The slot after `slot` that may have the same hash. The order changes only with the slots that are in.
+    #[inline(always)]
+    pub(crate) fn next(&self, slot: Slot) -> Slot {
+        self.next[slot.index()]
+    }
+
+    /// Makes room for all slots up to `last`.
+    pub(crate) fn try_grow(&mut self, last: Slot) -> Result<(), TryReserveError> {
+        grow(&mut self.next, last, Slot::NONE)
+    }
+
+    /// Adds a slot that is not in, as the last of its hash: among equal hashes, the order is that of a `dict`.
+    #[inline(always)]
+    pub(crate) fn insert(&mut self, hash: u64, slot: Slot) {
+        self.len += 1;
+        self.next[slot.index()] = Slot::NONE;
+        let bucket = self.bucket(hash);
+        let mut at = self.buckets[bucket];
+        if at == Slot::NONE {
+            self.buckets[bucket] = slot;
+            return;
+        }
+        loop {
+            let next = &mut self.next[at.index()];
+            if *next == Slot::NONE {
+                *next = slot;
+                return;
+            }
+            at = *next;
+        }
+    }
+
+    /// Takes out a slot that was added with this hash.
+    #[inline]
+    pub(crate) fn remove(&mut self, hash: u64, slot: Slot) {
+        let after = self.next[slot.index()];
+        let bucket = self.bucket(hash);
+        self.len -= 1;
+        let mut at = self.buckets[bucket];
+        if at == slot {
+            self.buckets[bucket] = after;
+            return;
+        }
+        while at != Slot::NONE {
+            let next = self.next[at.index()];
+            if next == slot {
+                self.next[at.index()] = after;
+                return;
+            }
+            at = next;
+        }
+    }
+
+    /// Spreads all slots over as many buckets as `slots` need: four for three, or more. Without memory for them the chains stay
+    /// as they are, and get longer.
+    pub(crate) fn spread(&mut self, slots: usize, hash: impl Fn(Slot) -> u64) {
+        let wanted = (slots + slots / 3).next_power_of_two();
+        let mut buckets = Vec::new();
+        if wanted <= self.buckets.len() || buckets.try_reserve_exact(wanted).is_err() {
+            return;
+        }
+        buckets.resize(wanted, Slot::NONE);
+        self.len = 0;
+        for mut at in std::mem::replace(&mut self.buckets, buckets.into()) {
+            while at != Slot::NONE {
+                let next = self.next[at.index()];
+                self.insert(hash(at), at);
+                at = next;
+            }
+        }
+    }
+
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation, reason = "the low bits are wanted")]
+    fn bucket(&self, hash: u64) -> usize {
+        hash as usize & (self.buckets.len() - 1)
+    }
+}
