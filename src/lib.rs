@@ -22,6 +22,7 @@ pub mod clock;
 pub mod codec;
 pub mod expiry;
 pub mod flight;
+pub mod flights;
 mod index;
 pub mod options;
 pub mod policy;

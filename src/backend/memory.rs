@@ -78,6 +78,9 @@ struct State<K, V, P> {
     stats: Stats,
 }
 
+/// What was found, and what is left for the caller to drop.
+pub type FoundOrLeft<R, K, V> = (Option<R>, Option<Entry<K, V>>);
+
 /// What has left the store, for the caller to drop.
 pub type Left<K, V> = (Option<Entry<K, V>>, Option<Entry<K, V>>);
 
@@ -318,6 +321,25 @@ impl<K, V, P: Policy> Memory<K, V, P> {
     /// Stores an entry without looking whether its key is there already. Runs no foreign code.
     pub fn add(&self, token: Token<'_>, hash: u64, key: K, value: V) -> Option<Entry<K, V>> {
         self.state.with(token, |state| state.store.insert(hash, key, value, None))
+    }
+
+    /// What `read` makes of the value of the key, or nothing, and the newcomer is stored: both in one section. What is left for
+    /// the caller to drop comes with it. Counts nothing.
+    pub fn find_or_add<Q: Query<K>, R>(
+        &self,
+        token: Token<'_>,
+        query: &Q,
+        newcomer: Entry<K, V>,
+        read: impl Fn(&V) -> R,
+    ) -> Result<FoundOrLeft<R, K, V>, Q::Error> {
+        let hash = query.hash();
+        let mut newcomer = Some(newcomer);
+        let (found, evicted) = self.locate(token, query, |state, place| match place {
+            Place::Held(slot) => (Some(read(state.store.value(slot))), None),
+            Place::Absent => (None, newcomer.take().and_then(|entry| state.insert(hash, entry, None))),
+            Place::Unsettled => (None, None),
+        })?;
+        Ok((found, evicted.or(newcomer)))
     }
 
     /// Removes one entry whose time is over, and returns it.
