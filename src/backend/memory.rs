@@ -305,15 +305,14 @@ impl<K, V, P: Policy> Memory<K, V, P> {
                 replaced = Some(state.store.remove(slot));
                 newcomer.take().and_then(|entry| state.insert(hash, entry, ttl))
             }
-            Place::Held(slot) => {
-                if let (false, Some(entry)) = (self.is_bounded, newcomer.take()) {
-                    let Entry { key, value } = entry;
+            Place::Held(slot) if !self.is_bounded => {
+                replaced = newcomer.take().map(|Entry { key, value }| {
                     let value = state.store.replace(slot, value, ttl);
-                    replaced = Some(Entry { key, value });
-                }
+                    Entry { key, value }
+                });
                 None
             }
-            Place::Unsettled => None,
+            Place::Held(_) | Place::Unsettled => None,
         })?;
         Ok((evicted.or(newcomer), replaced))
     }
