@@ -147,15 +147,15 @@ fn lifetime(ttl: Ttl, slack: u64) -> u64 {
 /// The deadlines themselves are the caller's: a slot's must not change while the slot is in.
 #[derive(Debug)]
 struct Heap {
-    /// From place 1 on. No slot has an earlier deadline than the slot at half its place.
+    /// From position 1 on. No slot has an earlier deadline than the slot at half its position.
     slots: Vec<Slot>,
-    /// The place of each slot; 0 for a slot that is not in the heap.
-    places: Vec<u32>,
+    /// The position of each slot; 0 for a slot that is not in the heap.
+    positions: Vec<u32>,
 }
 
 impl Default for Heap {
     fn default() -> Self {
-        Self { slots: vec![Slot::NONE], places: vec![0] }
+        Self { slots: vec![Slot::NONE], positions: vec![0] }
     }
 }
 
@@ -163,7 +163,7 @@ impl Heap {
     fn try_grow(&mut self, last: Slot) -> Result<(), TryReserveError> {
         // At most as many are in it as there are slots.
         self.slots.try_reserve_exact((last.index() + 1).saturating_sub(self.slots.len()))?;
-        grow(&mut self.places, last, 0)
+        grow(&mut self.positions, last, 0)
     }
 
     fn insert(&mut self, slot: Slot, deadlines: &[u64]) {
@@ -175,16 +175,16 @@ impl Heap {
     }
 
     fn remove(&mut self, slot: Slot, deadlines: &[u64]) {
-        let place = self.place(slot);
-        if place == 0 {
+        let position = self.position(slot);
+        if position == 0 {
             return;
         }
-        self.places[slot.index()] = 0;
+        self.positions[slot.index()] = 0;
         // The heap is not empty: `slot` is in it.
         let last = self.slots.pop().unwrap_or(Slot::NONE);
         if last != slot {
-            let place = self.rise(place, last, deadlines);
-            self.sink(place, last, deadlines);
+            let position = self.rise(position, last, deadlines);
+            self.sink(position, last, deadlines);
         }
     }
 
@@ -193,45 +193,45 @@ impl Heap {
         self.slots.get(1).copied()
     }
 
-    fn place(&self, slot: Slot) -> usize {
-        self.places[slot.index()] as usize
+    fn position(&self, slot: Slot) -> usize {
+        self.positions[slot.index()] as usize
     }
 
-    fn put(&mut self, place: usize, slot: Slot) {
-        self.slots[place] = slot;
-        // There are no more places than slots, and slots are numbered by u32.
-        self.places[slot.index()] = u32::try_from(place).unwrap_or(0);
+    fn put(&mut self, position: usize, slot: Slot) {
+        self.slots[position] = slot;
+        // There are no more positions than slots, and slots are numbered by u32.
+        self.positions[slot.index()] = u32::try_from(position).unwrap_or(0);
     }
 
-    /// Puts `slot` at `place`, or nearer to the first as long as those there are later. Returns where it is.
-    fn rise(&mut self, mut place: usize, slot: Slot, deadlines: &[u64]) -> usize {
-        while place > 1 {
-            let above = self.slots[place / 2];
+    /// Puts `slot` at `position`, or nearer to the first as long as those there are later. Returns where it is.
+    fn rise(&mut self, mut position: usize, slot: Slot, deadlines: &[u64]) -> usize {
+        while position > 1 {
+            let above = self.slots[position / 2];
             if deadlines[above.index()] <= deadlines[slot.index()] {
                 break;
             }
-            self.put(place, above);
-            place /= 2;
+            self.put(position, above);
+            position /= 2;
         }
-        self.put(place, slot);
-        place
+        self.put(position, slot);
+        position
     }
 
-    /// Moves `slot` from `place` away from the first as long as those there are earlier.
-    fn sink(&mut self, mut place: usize, slot: Slot, deadlines: &[u64]) {
+    /// Moves `slot` from `position` away from the first as long as those there are earlier.
+    fn sink(&mut self, mut position: usize, slot: Slot, deadlines: &[u64]) {
         let deadline = |slot: Slot| deadlines[slot.index()];
-        while let Some(&left) = self.slots.get(2 * place) {
-            let (below, earlier) = match self.slots.get(2 * place + 1) {
-                Some(&right) if deadline(right) < deadline(left) => (2 * place + 1, right),
-                _ => (2 * place, left),
+        while let Some(&left) = self.slots.get(2 * position) {
+            let (below, earlier) = match self.slots.get(2 * position + 1) {
+                Some(&right) if deadline(right) < deadline(left) => (2 * position + 1, right),
+                _ => (2 * position, left),
             };
             if deadline(slot) <= deadline(earlier) {
                 break;
             }
-            self.put(place, earlier);
-            place = below;
+            self.put(position, earlier);
+            position = below;
         }
-        self.put(place, slot);
+        self.put(position, slot);
     }
 }
 

@@ -240,23 +240,23 @@ impl<K, V, P: Policy> Store<K, V, P> {
     /// `ttl` is the entry's own time to live. It counts in a store of one each, where `None` is for ever.
     #[inline(always)]
     pub fn insert(&mut self, hash: u64, key: K, value: V, ttl: Option<Ttl>) -> Option<Entry<K, V>> {
-        let mut place = Some(Entry { key, value });
-        self.exchange(hash, &mut place, ttl);
-        place
+        let mut entry = Some(Entry { key, value });
+        self.exchange(hash, &mut entry, ttl);
+        entry
     }
 
-    /// The same for the entry in `place`, where what leaves is afterwards. An entry that was made a moment ago is not moved on
+    /// The same for an entry whose place what leaves takes. An entry that was made a moment ago is not moved on
     /// the way, which would have to wait for its parts.
     #[inline(always)]
-    pub fn exchange(&mut self, hash: u64, place: &mut Option<Entry<K, V>>, ttl: Option<Ttl>) {
+    pub fn exchange(&mut self, hash: u64, entry: &mut Option<Entry<K, V>>, ttl: Option<Ttl>) {
         if self.len() < self.capacity {
             let Some(slot) = self.vacate() else { return };
             self.policy.insert(slot, hash);
-            return self.fill(slot, hash, place, ttl);
+            return self.fill(slot, hash, entry, ttl);
         }
         let Some(slot) = self.make_way(hash) else { return };
         self.unindex(slot);
-        self.fill(slot, hash, place, ttl);
+        self.fill(slot, hash, entry, ttl);
     }
 
     /// The slot of an expired entry, else of the policy's victim, which the policy knows as that of a newcomer of this hash
@@ -272,13 +272,12 @@ impl<K, V, P: Policy> Store<K, V, P> {
         }
     }
 
-    /// Puts the entry in `place` into a slot that the policy knows and the index does not, and the one that was left there into
-    /// `place`.
+    /// Puts the entry into a slot that the policy knows and the index does not, and the one that was left there into its place.
     #[inline(always)]
-    fn fill(&mut self, slot: Slot, hash: u64, place: &mut Option<Entry<K, V>>, ttl: Option<Ttl>) {
+    fn fill(&mut self, slot: Slot, hash: u64, entry: &mut Option<Entry<K, V>>, ttl: Option<Ttl>) {
         let node = &mut self.nodes[slot.index()];
         node.hash = hash;
-        std::mem::swap(&mut node.entry, place);
+        std::mem::swap(&mut node.entry, entry);
         self.index.insert(hash, slot);
         if let Some(expiry) = &mut self.expiry {
             expiry.insert(slot, ttl);

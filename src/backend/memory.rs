@@ -40,11 +40,11 @@ pub trait Query<K> {
     fn ask(&self, token: Token<'_>, stored: &K) -> Result<bool, Self::Error>;
 }
 
-/// Where a search ended.
+/// How a search ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum Search {
     /// The key is in this slot.
-    Held(Slot),
+    Found(Slot),
     /// The key is not in the store.
     Absent,
     /// Foreign equality changed the store each time it was asked. Nobody knows.
@@ -231,9 +231,9 @@ impl<K, V, P: Policy> Memory<K, V, P> {
         read: impl Fn(&V) -> R,
     ) -> Result<Lookup<R>, Q::Error> {
         let hash = query.hash();
-        let (lookup, expired) = self.locate_beside(token, query, unequal, |state, place| {
+        let (lookup, expired) = self.locate_beside(token, query, unequal, |state, search| {
             let mut expired = None;
-            if let Place::Held(slot) = place {
+            if let Search::Found(slot) = search {
                 let hit = state.hit(hash, slot, tally, &read);
                 if let Some(hit) = hit.or_else(|| state.hit_late(hash, slot, tally, &read)) {
                     return (hit, None);
@@ -256,8 +256,8 @@ impl<K, V, P: Policy> Memory<K, V, P> {
         self.state.with(token, |state| state.stats.misses += 1);
     }
 
-    /// Stores the entry in `place`, which was computed after a miss at `generation`. What had to leave is there afterwards. False if
-    /// the store has changed since: then the entry stays where it is, for [`Memory::keep_late`]. Runs no foreign code.
+    /// Stores `entry`, which was computed after a miss at `generation`. What had to leave is there afterwards. False if the store
+    /// has changed since: then the entry stays where it is, for [`Memory::keep_late`]. Runs no foreign code.
     ///
     /// `ttl` is the entry's own time to live, in a store of one each. `is_wanted` is asked when nobody else can change the
     /// store: where it says no, the newcomer itself is what leaves.
@@ -267,7 +267,7 @@ impl<K, V, P: Policy> Memory<K, V, P> {
         token: Token<'_>,
         hash: u64,
         generation: u64,
-        place: &mut Option<Entry<K, V>>,
+        entry: &mut Option<Entry<K, V>>,
         ttl: Option<Ttl>,
         is_wanted: impl Fn() -> bool,
     ) -> bool {
@@ -278,7 +278,7 @@ impl<K, V, P: Policy> Memory<K, V, P> {
         if state.store.generation() != generation {
             return false;
         }
-        state.store.exchange(hash, place, ttl);
+        state.store.exchange(hash, entry, ttl);
         true
     }
 
@@ -298,21 +298,21 @@ impl<K, V, P: Policy> Memory<K, V, P> {
         let hash = query.hash();
         let mut newcomer = Some(newcomer);
         let mut replaced = None;
-        let evicted = self.locate(token, query, |state, place| match place {
+        let evicted = self.locate(token, query, |state, search| match search {
             _ if !is_wanted() => None,
-            Place::Absent => newcomer.take().and_then(|entry| state.insert(hash, entry, ttl)),
-            Place::Held(slot) if !state.store.is_fresh(slot) => {
+            Search::Absent => newcomer.take().and_then(|entry| state.insert(hash, entry, ttl)),
+            Search::Found(slot) if !state.store.is_fresh(slot) => {
                 replaced = Some(state.store.remove(slot));
                 newcomer.take().and_then(|entry| state.insert(hash, entry, ttl))
             }
-            Place::Held(slot) if !self.is_bounded => {
+            Search::Found(slot) if !self.is_bounded => {
                 replaced = newcomer.take().map(|Entry { key, value }| {
                     let value = state.store.replace(slot, value, ttl);
                     Entry { key, value }
                 });
                 None
             }
-            Place::Held(_) | Place::Unsettled => None,
+            Search::Found(_) | Search::Unsettled => None,
         })?;
         Ok((evicted.or(newcomer), replaced))
     }
@@ -333,10 +333,10 @@ impl<K, V, P: Policy> Memory<K, V, P> {
     ) -> Result<FoundOrLeft<R, K, V>, Q::Error> {
         let hash = query.hash();
         let mut newcomer = Some(newcomer);
-        let (found, evicted) = self.locate(token, query, |state, place| match place {
-            Place::Held(slot) => (Some(read(state.store.value(slot))), None),
-            Place::Absent => (None, newcomer.take().and_then(|entry| state.insert(hash, entry, None))),
-            Place::Unsettled => (None, None),
+        let (found, evicted) = self.locate(token, query, |state, search| match search {
+            Search::Found(slot) => (Some(read(state.store.value(slot))), None),
+            Search::Absent => (None, newcomer.take().and_then(|entry| state.insert(hash, entry, None))),
+            Search::Unsettled => (None, None),
         })?;
         Ok((found, evicted.or(newcomer)))
     }
@@ -348,18 +348,18 @@ impl<K, V, P: Policy> Memory<K, V, P> {
 
     /// Removes the key's entry and returns it, if there is one whose time is not over.
     pub fn take<Q: Query<K>>(&self, token: Token<'_>, query: &Q) -> Result<Option<Entry<K, V>>, Q::Error> {
-        let removed = self.locate(token, query, |state, place| match place {
-            Place::Held(slot) => Some((!state.store.is_expired(slot), state.store.remove(slot))),
-            Place::Absent | Place::Unsettled => None,
+        let removed = self.locate(token, query, |state, search| match search {
+            Search::Found(slot) => Some((!state.store.is_expired(slot), state.store.remove(slot))),
+            Search::Absent | Search::Unsettled => None,
         })?;
         Ok(removed.and_then(|(is_live, entry)| is_live.then_some(entry)))
     }
 
     /// Whether a lookup would hit, without counting or touching.
     pub fn contains<Q: Query<K>>(&self, token: Token<'_>, query: &Q) -> Result<bool, Q::Error> {
-        self.locate(token, query, |state, place| match place {
-            Place::Held(slot) => !state.store.is_expired(slot),
-            Place::Absent | Place::Unsettled => false,
+        self.locate(token, query, |state, search| match search {
+            Search::Found(slot) => !state.store.is_expired(slot),
+            Search::Absent | Search::Unsettled => false,
         })
     }
 
@@ -400,7 +400,7 @@ impl<K, V, P: Policy> Memory<K, V, P> {
         &self,
         token: Token<'_>,
         query: &Q,
-        act: impl FnOnce(&mut State<K, V, P>, Place) -> R,
+        act: impl FnOnce(&mut State<K, V, P>, Search) -> R,
     ) -> Result<R, Q::Error> {
         self.locate_beside(token, query, None, act)
     }
@@ -411,7 +411,7 @@ impl<K, V, P: Policy> Memory<K, V, P> {
         token: Token<'_>,
         query: &Q,
         unequal: Option<&K>,
-        act: impl FnOnce(&mut State<K, V, P>, Place) -> R,
+        act: impl FnOnce(&mut State<K, V, P>, Search) -> R,
     ) -> Result<R, Q::Error> {
         let mut act = Some(act);
         let mut restarts = 0;
@@ -421,21 +421,21 @@ impl<K, V, P: Policy> Memory<K, V, P> {
         let mut confirmed: Option<Doubt<K>> = None;
         loop {
             let step = self.state.with(token, |state| {
-                let mut settle = |state: &mut State<K, V, P>, place| match act.take() {
-                    Some(act) => Step::Done(act(state, place)),
+                let mut settle = |state: &mut State<K, V, P>, search| match act.take() {
+                    Some(act) => Step::Done(act(state, search)),
                     None => unreachable!("a settled search ends"),
                 };
                 if let Some(doubt) = &confirmed
                     && state.holds(query, doubt)
                 {
-                    return settle(state, Place::Held(doubt.slot));
+                    return settle(state, Search::Found(doubt.slot));
                 }
                 let now = state.store.generation();
                 if generation.replace(now).is_some_and(|before| before != now) {
                     rejected = 0;
                     restarts += 1;
                     if restarts > MOST_RESTARTS {
-                        return settle(state, Place::Unsettled);
+                        return settle(state, Search::Unsettled);
                     }
                 }
                 let mut skip = rejected;
@@ -455,8 +455,8 @@ impl<K, V, P: Policy> Memory<K, V, P> {
                 });
                 match (found, doubtful) {
                     (Some(slot), Some(key)) => Step::Ask(Doubt { slot, key }),
-                    (Some(slot), None) => settle(state, Place::Held(slot)),
-                    (None, _) => settle(state, Place::Absent),
+                    (Some(slot), None) => settle(state, Search::Found(slot)),
+                    (None, _) => settle(state, Search::Absent),
                 }
             });
             // Whatever was confirmed did not hold, or the search would be over. Its handle is dropped here, outside.
@@ -532,12 +532,12 @@ mod tests {
     }
 
     fn keep(memory: &Memory<u32, u32>, query: &Doubtful<'_>, value: u32) {
-        let mut place = Some(Entry { key: query.number, value });
+        let mut entry = Some(Entry { key: query.number, value });
         assert!(
-            !memory.keep(Token::default(), query.hash(), u64::MAX, &mut place, None, || true),
+            !memory.keep(Token::default(), query.hash(), u64::MAX, &mut entry, None, || true),
             "no such generation"
         );
-        let late = place.expect("it stays");
+        let late = entry.expect("it stays");
         let _ = memory.keep_late(Token::default(), query, late, None, || true).expect("no key raises here");
     }
 
