@@ -181,8 +181,10 @@ impl<K, V, P: Policy> Store<K, V, P> {
         if !self.is_fresh(slot) {
             return None;
         }
+        // Read before the policy moves anything: the search has checked this very node.
+        let Some(entry) = &self.nodes[slot.index()].entry else { vacant() };
         self.policy.hit(slot);
-        Some(self.value(slot))
+        Some(&entry.value)
     }
 
     /// The same for an entry that is not fresh; `None` if its time is over.

@@ -37,7 +37,7 @@ impl<M: Copy + Default> List<M> {
     }
 
     /// Takes a slot that is in the list out of it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn remove(&mut self, slot: Slot) {
         let Link { newer, older, .. } = self.links[slot.index()];
         self.links[newer.index()].older = older;

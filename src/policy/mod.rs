@@ -99,8 +99,9 @@ pub trait Policy {
 /// One of the policies, chosen when a function is decorated.
 ///
 /// A closed enum and not a `dyn Policy`: a hit then costs one predicted branch, and the compiler lists every place that
-/// a new policy touches.
+/// a new policy touches. A byte of its own says which: to find it out from the fields took six instructions more.
 #[derive(Debug)]
+#[repr(u8)]
 pub enum AnyPolicy {
     /// No bound, so no order and nobody to evict.
     Unbounded,
