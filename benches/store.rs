@@ -1,4 +1,5 @@
-//! The store alone, with no Python: the time of a hit, of a miss that evicts, and the hit ratio of each strategy on a trace.
+//! The store alone, with no Python: the time of a hit, of a miss that evicts, of a fill, and the hit ratio of each strategy on a
+//! trace.
 //!
 //! ```text
 //! cargo bench --no-default-features --bench store
@@ -27,7 +28,9 @@ fn store(strategy: Strategy, max_size: usize) -> Store<u64, u64> {
 fn access(store: &mut Store<u64, u64>, key: u64) -> bool {
     let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let hash = hash ^ (hash >> 32);
-    if let Some(slot) = store.find(hash, |&held| held == key) {
+    let (first, held) = store.first(hash);
+    let found = if held == Some(&key) { Some(first) } else { store.find_after(first, hash, |&held| held == key) };
+    if let Some(slot) = found {
         return store.hit(slot).is_some();
     }
     black_box(store.insert(hash, key, key, None));
@@ -92,6 +95,31 @@ fn calls(criterion: &mut Criterion) {
     }
 }
 
+/// A few keys in turn move through the order at every hit; an unbounded store has no order, and grows.
+fn turns_and_growth(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("hit, 8 keys in turn");
+    group.throughput(Throughput::Elements(80_000));
+    for (name, strategy) in STRATEGIES {
+        let mut store = store(strategy, 128);
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| (0..80_000).filter(|turn| access(&mut store, turn % 8)).count());
+        });
+    }
+    group.finish();
+
+    let mut group = criterion.benchmark_group("fill, unbounded");
+    for size in [1000_u64, 100_000] {
+        group.throughput(Throughput::Elements(size));
+        group.bench_function(size.to_string(), |bencher| {
+            bencher.iter(|| {
+                let mut store = Store::new(&Options { max_size: None, ..Options::default() }, None);
+                (0..size).filter(|&key| access(&mut store, key)).count()
+            });
+        });
+    }
+    group.finish();
+}
+
 fn trace() -> (String, Vec<u64>) {
     let Ok(path) = std::env::var("WARP_CACHE_TRACE") else {
         return ("Zipf over 100,000 keys".to_owned(), zipf(100_000, 500_000));
@@ -137,5 +165,5 @@ fn replay(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, calls, replay);
+criterion_group!(benches, calls, turns_and_growth, replay);
 criterion_main!(benches);

@@ -1,4 +1,4 @@
-//! What time it is, in nanoseconds since some fixed moment.
+//! The time, in nanoseconds since some fixed moment.
 //!
 //! A clock is a value that its user holds, so that a test can move the time by hand.
 
@@ -48,7 +48,7 @@ impl Clock {
         }
     }
 
-    /// How far, in nanoseconds, `now` may be behind the true time.
+    /// The most nanoseconds that `now` may be behind the true time.
     pub fn lag(&self) -> u64 {
         match self {
             #[cfg(target_os = "linux")]

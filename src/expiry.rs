@@ -17,10 +17,10 @@ use std::collections::TryReserveError;
 #[derive(Debug)]
 pub struct Expiry {
     clock: Clock,
-    /// How much shorter than its time to live an entry stays: twice the clock's lag, since a busy machine may miss a tick.
-    /// An entry may go up to three ticks early, and is not returned late.
+    /// The part of its time to live that an entry loses: twice the clock's lag, since a busy machine may miss a tick. An
+    /// entry may go up to three ticks early, and is not returned late.
     slack: u64,
-    /// How long an entry is stale before it is over.
+    /// The length of the stale window, 0 for none.
     stale: u64,
     /// The end of freshness by slot.
     deadlines: Vec<u64>,
@@ -48,7 +48,7 @@ impl Expiry {
         Self::new(clock, Order::Deadline(Heap::default()))
     }
 
-    /// The same with a stale window: so long after its deadline, an entry is still there for a caller who can do with it.
+    /// The same with a stale window: so long after its deadline, a caller still finds the entry and learns that it is stale.
     #[must_use]
     pub fn with_stale_window(self, window: Ttl) -> Self {
         Self { stale: window.nanoseconds(), ..self }
@@ -137,7 +137,7 @@ fn slack(clock: &Clock) -> u64 {
     2 * clock.lag()
 }
 
-/// What is added to the time of storing.
+/// The time from storing to the deadline.
 fn lifetime(ttl: Ttl, slack: u64) -> u64 {
     ttl.nanoseconds().saturating_sub(slack).max(1)
 }

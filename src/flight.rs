@@ -1,7 +1,7 @@
 //! One computation that several callers wait for.
 //!
-//! Pure bookkeeping: who leads, who waits, how it ended. How a caller sleeps and is woken is a signal that this module
-//! never looks into. Whatever leaves a flight is handed out, so that a caller can drop it, and wake it, outside of any lock.
+//! Pure bookkeeping: the leader, the waiters, the end. A caller sleeps until its signal wakes it, and this module never looks
+//! into a signal. Whatever leaves a flight is handed out, so that a caller can drop it, and wake it, outside of any lock.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);
 
-/// What it is a caller's turn to do.
+/// A caller's next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn<R> {
-    /// It is over: this is what was read of how.
+    /// It is over, with this read from its end.
     Take(R),
     /// Nobody else computes.
     Lead,
@@ -20,10 +20,10 @@ pub enum Turn<R> {
     Wait,
 }
 
-/// What a caller that leaves before the end leaves behind.
+/// The state of a flight that a caller has left before its end.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Farewell<S> {
-    /// Others, who do not notice. The signal is the caller's own, if it was waiting for it.
+    /// Others are left and notice nothing. The signal is the caller's own, if it was waiting.
     Unnoticed(Option<S>),
     /// Waiters, the first of whom leads from now on: wake it.
     Handover(S),
@@ -34,13 +34,13 @@ pub enum Farewell<S> {
 /// Why a flight can't be joined.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Missed<R> {
-    /// It is over: this is what was read of how.
+    /// It is over, with this read from its end.
     Landed(R),
     /// Everybody has left it.
     Deserted,
 }
 
-/// A computation with one leader, who computes, and any number of waiters. `L` is how it ends, `S` wakes a waiter.
+/// A computation with one leader, which computes, and any number of waiters. `L` is its end, `S` the alarm of a waiter.
 ///
 /// When the leader leaves, the waiter that came first takes over. Each operation takes O(log n) in the number of waiters.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub struct Flight<L, S> {
 }
 
 impl<L, S> Flight<L, S> {
-    /// A flight, and the ticket of the one who begins it and leads.
+    /// A flight, and the ticket of its first leader.
     pub fn begin() -> (Self, Ticket) {
         let leader = Ticket(0);
         (Self { landing: None, leader: Some(leader), waiters: BTreeMap::new(), next: 1 }, leader)
@@ -72,7 +72,7 @@ impl<L, S> Flight<L, S> {
         Ok(ticket)
     }
 
-    /// What the holder of `ticket`, who was woken, is to do.
+    /// The next step of the holder of `ticket`, after the signal has woken it.
     pub fn turn<R>(&self, ticket: Ticket, read: impl FnOnce(&L) -> R) -> Turn<R> {
         match &self.landing {
             Some(landing) => Turn::Take(read(landing)),
@@ -115,7 +115,7 @@ impl<L, S> Flight<L, S> {
         self.landing.is_none() && self.leader.is_some()
     }
 
-    /// How it ended, if it has.
+    /// The end of the flight, if it has come.
     pub fn landing(&self) -> Option<&L> {
         self.landing.as_ref()
     }

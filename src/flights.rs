@@ -7,8 +7,8 @@
 //!                                                          └──────────────────────► take the landing
 //! ```
 //!
-//! A [`Seat`] leaves its flight when it is dropped, whatever ends its call: so no waiter waits for a caller that is gone. How
-//! a caller sleeps is its [`Signal`]: a future of an event loop, or a thread that is parked. Signals are woken, and handles
+//! A [`Seat`] leaves its flight when it is dropped, by whichever end of its call: so no waiter waits for a caller that is gone.
+//! A caller sleeps until its [`Signal`] wakes it: a future of an event loop, or a parked thread. Signals are woken, and handles
 //! dropped, when no section is entered.
 
 use crate::backend::memory::{Lookup, Match, Memory, Query, Tally};
@@ -19,20 +19,20 @@ use crate::sync::{Exclusive, Token};
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// How a computation ended, for all who wait for it.
+/// The end of a computation, for all its waiters.
 pub trait Landing: Sized {
     /// Another handle on the same. Called inside a section.
     #[must_use]
     fn hold(&self, token: Token<'_>) -> Self;
 }
 
-/// What wakes one sleeper.
+/// The alarm of one sleeper.
 pub trait Signal: Sized {
     /// Wakes the sleepers, none of whom may be left asleep because of another. Called outside any section.
     fn wake(signals: impl Iterator<Item = Self>, token: Token<'_>);
 }
 
-/// Where callers are who may wait for each other: those of one event loop, or all threads.
+/// A place whose callers may wait for each other: an event loop, or the whole process.
 pub trait Home: Sized {
     /// Another handle on the same. Called inside a section.
     #[must_use]
@@ -52,11 +52,11 @@ impl Home for () {
 
 /// A flight as its callers hold it.
 pub trait Handle: Sized {
-    /// How it ends.
+    /// Its end.
     type Landing: Landing;
-    /// What wakes those who wait for it.
+    /// The alarm of each of its waiters.
     type Signal: Signal;
-    /// Where they are.
+    /// The place of its callers.
     type Home: Home;
 
     /// The flight.
@@ -67,7 +67,7 @@ pub trait Handle: Sized {
     /// Runs `body` where a seat is dropped, maybe on the way of an exception, which must survive it.
     fn attached(body: impl FnOnce(Token<'_>));
 
-    /// What tells it from all other flights that are held.
+    /// A number that no other flight has while this one is held.
     fn address(&self) -> usize {
         std::ptr::from_ref(self.flight()).addr()
     }
@@ -82,7 +82,7 @@ pub struct LockedFlight<L, S> {
 }
 
 impl<L: Landing, S: Signal> LockedFlight<L, S> {
-    /// A flight, and the ticket of the one who begins it and leads.
+    /// A flight, and the ticket of its first leader.
     pub fn begin() -> (Self, Ticket) {
         let (flight, ticket) = Flight::begin();
         (Self { flight: Exclusive::new(flight), is_stale: AtomicBool::new(false) }, ticket)
@@ -97,7 +97,7 @@ impl<L: Landing, S: Signal> LockedFlight<L, S> {
         })
     }
 
-    /// What the holder of `ticket`, who was woken, is to do.
+    /// The next step of the holder of `ticket`, after its signal has woken it.
     pub fn turn(&self, token: Token<'_>, ticket: Ticket) -> Turn<L> {
         self.flight.with(token, |flight| flight.turn(ticket, |landing| landing.hold(token)))
     }
@@ -113,7 +113,7 @@ impl<L: Landing, S: Signal> LockedFlight<L, S> {
         waits
     }
 
-    /// Takes a caller out and wakes whoever has to take over. Returns whether nobody is left.
+    /// Takes a caller out and wakes the waiter that has to take over, if any. Returns whether nobody is left.
     pub fn leave(&self, token: Token<'_>, ticket: Ticket) -> bool {
         match self.flight.with(token, |flight| flight.leave(ticket)) {
             Farewell::Unnoticed(signal) => {
@@ -128,7 +128,7 @@ impl<L: Landing, S: Signal> LockedFlight<L, S> {
         }
     }
 
-    /// Ends the flight and wakes all who wait.
+    /// Ends the flight and wakes all waiters.
     pub fn land(&self, token: Token<'_>, landing: L) {
         match self.flight.with(token, |flight| flight.land(landing)) {
             Ok(signals) => S::wake(signals, token),
@@ -153,12 +153,12 @@ impl<L: Landing, S: Signal> LockedFlight<L, S> {
     }
 }
 
-/// What a flight is found by.
+/// The key and the home by which a search finds a flight.
 #[derive(Debug)]
 pub struct Listed<K, H> {
     /// The key that is computed.
     pub key: K,
-    /// Where callers may join it, if any may. Held, so that no other home takes its address.
+    /// The home of the callers that may join, if any may. Held, so that no other home takes its address.
     pub home: Option<H>,
     address: usize,
 }
@@ -310,7 +310,7 @@ impl<K, H> Query<Listed<K, H>> for Itself {
     }
 }
 
-/// Where a seat's flight is listed.
+/// The table that lists a seat's flight.
 pub trait Table<F> {
     /// Lets nobody join the flight any more.
     fn hide(&self, token: Token<'_>, hash: u64, flight: &F);
@@ -345,7 +345,7 @@ impl<T: Table<F>, F: Handle> Seat<T, F> {
         &self.flight
     }
 
-    /// What the caller, who was woken, is to do.
+    /// The caller's next step, after its signal has woken it.
     pub fn turn(&self, token: Token<'_>) -> Turn<F::Landing> {
         self.flight.flight().turn(token, self.ticket)
     }
@@ -355,8 +355,8 @@ impl<T: Table<F>, F: Handle> Seat<T, F> {
         self.flight.flight().wait_again(token, self.ticket, signal)
     }
 
-    /// Ends the flight of a caller that leads, for all who wait. What is to be stored has been stored before, so that a caller
-    /// who no longer finds the flight finds the value.
+    /// Ends the flight of a caller that leads, for all waiters. The caller stores the value before, so that another caller that
+    /// no longer finds the flight finds the value.
     pub fn land(self, token: Token<'_>, landing: F::Landing) {
         self.table.hide(token, self.hash, &self.flight);
         self.flight.flight().land(token, landing);

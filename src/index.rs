@@ -26,7 +26,7 @@ impl Default for Index {
 }
 
 impl Index {
-    /// How many slots are in it.
+    /// The number of slots in it.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.len

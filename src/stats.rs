@@ -1,4 +1,4 @@
-//! What a cache counts.
+//! The counters of a cache.
 
 /// Hits and misses since the cache was made or last cleared. They add up to the calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

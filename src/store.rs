@@ -21,9 +21,9 @@ use crate::policy::{AnyPolicy, Policy, Slot};
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "drop it when no lock is held: dropping may run foreign code"]
 pub struct Entry<K, V> {
-    /// What the value was stored under.
+    /// The key of the value.
     pub key: K,
-    /// What a hit returns.
+    /// The answer of a hit.
     pub value: V,
 }
 
@@ -35,7 +35,7 @@ pub struct Cleared<K, V> {
 }
 
 impl<K, V> Cleared<K, V> {
-    /// How many entries there were.
+    /// The number of entries.
     pub fn len(&self) -> usize {
         self.nodes.iter().filter(|node| node.entry.is_some()).count()
     }
@@ -62,9 +62,9 @@ struct Node<K, V> {
 /// The answer to a look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup<R> {
-    /// What was read from the value.
+    /// The answer read from a fresh value.
     Hit(R),
-    /// The same of a value whose time is over, in a store with a stale window: right for a caller who has it computed anew.
+    /// The answer read from a stale value, in a store with a stale window: for a caller who has the value computed anew.
     Stale(R),
     /// Not there. The store's generation tells later whether that has changed.
     Miss {
@@ -235,9 +235,9 @@ impl<K, V, P: Policy> Store<K, V, P> {
         }
     }
 
-    /// Stores an entry whose key is not in the store, and returns what had to leave for it: an entry whose time is over,
-    /// else the policy's victim. If there is no room and no victim, or no memory, or the policy refuses the newcomer, what
-    /// leaves is the newcomer.
+    /// Stores an entry whose key is not in the store, and returns the entry that had to leave for it: one whose time is over,
+    /// else the policy's victim. If there is no room and no victim, or no memory, or the policy refuses the newcomer, the
+    /// newcomer leaves.
     ///
     /// `ttl` is the entry's own time to live. It counts in a store of one each, where `None` is for ever.
     #[inline(always)]
@@ -247,7 +247,7 @@ impl<K, V, P: Policy> Store<K, V, P> {
         entry
     }
 
-    /// The same for an entry whose place what leaves takes. An entry that was made a moment ago is not moved on
+    /// The same, with the entry that leaves in the place of the newcomer. An entry that was made a moment ago is not moved on
     /// the way, which would have to wait for its parts.
     #[inline(always)]
     pub fn exchange(&mut self, hash: u64, entry: &mut Option<Entry<K, V>>, ttl: Option<Ttl>) {

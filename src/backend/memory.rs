@@ -12,7 +12,7 @@ pub use crate::store::Lookup;
 use crate::store::{Cleared, Entry, Store};
 use crate::sync::{Exclusive, Token};
 
-/// What can be said of two keys without running foreign code.
+/// The likeness of two keys, as far as it shows without running foreign code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Match {
     /// They are equal.
@@ -25,7 +25,7 @@ pub enum Match {
 
 /// A key that is looked for.
 pub trait Query<K> {
-    /// What foreign equality raises.
+    /// The error that foreign equality raises.
     type Error;
 
     /// The hash of the key.
@@ -40,7 +40,7 @@ pub trait Query<K> {
     fn ask(&self, token: Token<'_>, stored: &K) -> Result<bool, Self::Error>;
 }
 
-/// How a search ended.
+/// The end of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Search {
     /// The key is in this slot.
@@ -51,10 +51,10 @@ enum Search {
     Unsettled,
 }
 
-/// How often a search starts again because the store changed while foreign equality ran.
+/// The number of times that a search starts again because the store changed while foreign equality ran.
 const MOST_RESTARTS: usize = 32;
 
-/// What a look-up counts.
+/// The kinds of answers that a look-up counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tally {
     /// A hit or a miss.
@@ -78,10 +78,10 @@ struct State<K, V, P> {
     stats: Stats,
 }
 
-/// What was found, and what is left for the caller to drop.
+/// The value found, and the entry left for the caller to drop.
 pub type FoundOrLeft<R, K, V> = (Option<R>, Option<Entry<K, V>>);
 
-/// What has left the store, for the caller to drop.
+/// The entries that have left the store, for the caller to drop.
 pub type Left<K, V> = (Option<Entry<K, V>>, Option<Entry<K, V>>);
 
 impl<K, V, P: Policy> State<K, V, P> {
@@ -151,9 +151,9 @@ impl<K, V, P: Policy> Memory<K, V, P> {
         Self { state: Exclusive::new(State { store, stats: Stats::default() }), is_bounded }
     }
 
-    /// Looks the key up, counts what `tally` says, and on a hit returns what `read` makes of the value. Runs no foreign code:
+    /// Looks the key up, counts the answer as `tally` says, and on a hit returns `read` of the value. Runs no foreign code:
     /// where it cannot tell without, or finds an entry that is not fresh, it counts nothing and returns nothing, and
-    /// [`Memory::look_up_asking`] will, with what is left in `doubt`.
+    /// [`Memory::look_up_asking`] will, which takes `doubt`.
     #[inline(always)]
     pub fn look_up<Q: Query<K>, R>(
         &self,
@@ -260,7 +260,7 @@ impl<K, V, P: Policy> Memory<K, V, P> {
     /// has changed since: then the entry stays where it is, for [`Memory::keep_late`]. Runs no foreign code.
     ///
     /// `ttl` is the entry's own time to live, in a store of one each. `is_wanted` is asked when nobody else can change the
-    /// store: where it says no, the newcomer itself is what leaves.
+    /// store: where it says no, the newcomer itself leaves.
     #[inline(always)]
     pub fn keep(
         &self,
@@ -322,8 +322,8 @@ impl<K, V, P: Policy> Memory<K, V, P> {
         self.state.with(token, |state| state.store.insert(hash, key, value, None))
     }
 
-    /// What `read` makes of the value of the key, or nothing, and the newcomer is stored: both in one section. What is left for
-    /// the caller to drop comes with it. Counts nothing.
+    /// Finds the key and returns `read` of its value, or stores the newcomer, in one section. Returns the entry that is left, for
+    /// the caller to drop. Counts nothing.
     pub fn find_or_add<Q: Query<K>, R>(
         &self,
         token: Token<'_>,
@@ -475,7 +475,7 @@ impl<K, V, P: Policy> Memory<K, V, P> {
     }
 }
 
-/// How a section of a search ended.
+/// The end of one section of a search.
 enum Step<K, R> {
     Done(R),
     Ask(Doubt<K>),

@@ -59,7 +59,7 @@ impl<M: Copy + Default> List<M> {
         self.push_after(older, slot, mark);
     }
 
-    /// What was noted of a slot in the list. Of `Slot::NONE`, the default.
+    /// The mark of a slot in the list. That of `Slot::NONE` is the default.
     #[inline(always)]
     pub(crate) fn mark(&self, slot: Slot) -> M {
         self.links[slot.index()].mark

@@ -34,7 +34,7 @@ impl Slot {
     }
 }
 
-/// Lengthens what has a value for each slot, so that `last` has one.
+/// Lengthens a vector with a value for each slot, so that `last` has one.
 pub(crate) fn grow<T: Clone>(each: &mut Vec<T>, last: Slot, value: T) -> Result<(), TryReserveError> {
     let needed = (last.index() + 1).saturating_sub(each.len());
     each.try_reserve_exact(needed)?;
@@ -192,7 +192,7 @@ impl Policy for AnyPolicy {
     }
 }
 
-/// What the tests of every policy share: a cache of numbers, with only the policy to decide.
+/// A cache of numbers for the tests of every policy, with only the policy to decide.
 #[cfg(test)]
 mod testing {
     use super::{Policy, Slot};
