@@ -179,10 +179,7 @@ impl<K, F: Handle> Flights<K, F> {
     pub fn find<Q: Query<K>>(&self, token: Token<'_>, query: &Q, home: &F::Home) -> Result<Option<F>, Q::Error> {
         let query = At { query, home: Some(home) };
         let read = |flight: &F| flight.hold(token);
-        let lookup = match self.0.look_up(token, &query, Tally::Hits, read) {
-            Some(lookup) => lookup,
-            None => self.0.look_up_asking(token, &query, Tally::Hits, read)?,
-        };
+        let lookup = self.0.get(token, &query, Tally::Hits, read)?;
         Ok(match lookup {
             Lookup::Hit(flight) | Lookup::Stale(flight) => Some(flight),
             Lookup::Miss { .. } => None,

@@ -205,12 +205,7 @@ impl Pair {
 
     fn look_up(&mut self, key: u32, tally: Tally) -> Lookup<u32> {
         let query = self.query(key);
-        let quick = self.memory.look_up(Token::default(), &query, tally, |&value| value);
-        assert!(!matches!(quick, Some(Lookup::Stale(_))), "what is stale takes a second look");
-        let lookup = quick.unwrap_or_else(|| {
-            let Ok(lookup) = self.memory.look_up_asking(Token::default(), &query, tally, |&value| value);
-            lookup
-        });
+        let Ok(lookup) = self.memory.get(Token::default(), &query, tally, |&value| value);
         if tally != Tally::Again {
             *self.expected_sights.entry(query.hash).or_default() += 1;
         }

@@ -151,11 +151,28 @@ impl<K, V, P: Policy> Memory<K, V, P> {
         Self { state: Exclusive::new(State { store, stats: Stats::default() }), is_bounded }
     }
 
-    /// Looks the key up, counts the answer as `tally` says, and on a hit returns `read` of the value. Runs no foreign code:
+    /// Looks the key up, counts the answer as `tally` says, and on a hit returns `read` of the value. Asks foreign equality where
+    /// nothing else can tell, and raises what it raises. A stale entry answers, and one whose time is over goes.
+    #[inline(always)]
+    pub fn get<Q: Query<K>, R>(
+        &self,
+        token: Token<'_>,
+        query: &Q,
+        tally: Tally,
+        read: impl Fn(&V) -> R + Copy,
+    ) -> Result<Lookup<R>, Q::Error> {
+        let mut doubt = None;
+        match self.look_up(token, query, tally, &mut doubt, read) {
+            Some(lookup) => Ok(lookup),
+            None => self.look_up_asking(token, query, tally, doubt, read),
+        }
+    }
+
+    /// The part of [`Memory::get`] that runs no foreign code:
     /// where it cannot tell without, or finds an entry that is not fresh, it counts nothing and returns nothing, and
     /// [`Memory::look_up_asking`] will, which takes `doubt`.
     #[inline(always)]
-    pub fn look_up<Q: Query<K>, R>(
+    fn look_up<Q: Query<K>, R>(
         &self,
         token: Token<'_>,
         query: &Q,
@@ -191,10 +208,9 @@ impl<K, V, P: Policy> Memory<K, V, P> {
         }
     }
 
-    /// The same where foreign equality must be asked, of `doubt` first, or where the entry is not fresh: a stale one answers, and
-    /// one whose time is over goes.
+    /// The rest: foreign equality is asked, of `doubt` first.
     #[inline(never)]
-    pub fn look_up_asking<Q: Query<K>, R>(
+    fn look_up_asking<Q: Query<K>, R>(
         &self,
         token: Token<'_>,
         query: &Q,
@@ -542,12 +558,7 @@ mod tests {
     }
 
     fn get(memory: &Memory<u32, u32>, query: &Doubtful<'_>) -> Result<Option<u32>, &'static str> {
-        let mut doubt = None;
-        let lookup = match memory.look_up(Token::default(), query, Tally::All, &mut doubt, |value| *value) {
-            Some(lookup) => lookup,
-            None => memory.look_up_asking(Token::default(), query, Tally::All, doubt, |value| *value)?,
-        };
-        Ok(match lookup {
+        Ok(match memory.get(Token::default(), query, Tally::All, |value| *value)? {
             Lookup::Hit(value) => Some(value),
             Lookup::Stale(_) | Lookup::Miss { .. } => None,
         })

@@ -299,11 +299,7 @@ impl Flights {
     ) -> Result<Option<Object<AsyncFlight>>, Raised> {
         let query = At { query, home: Some(home.address()) };
         let read = |flight: &Object<AsyncFlight>| flight.clone_ref(py);
-        let mut doubt = None;
-        let lookup = match self.0.look_up(py, &query, Tally::Hits, &mut doubt, read) {
-            Some(lookup) => lookup,
-            None => self.0.look_up_asking(py, &query, Tally::Hits, doubt, read)?,
-        };
+        let lookup = self.0.get(py, &query, Tally::Hits, read)?;
         Ok(match lookup {
             Lookup::Hit(flight) | Lookup::Stale(flight) => Some(flight),
             Lookup::Miss { .. } => None,

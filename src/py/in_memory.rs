@@ -38,11 +38,7 @@ impl InMemory {
         query: &Q,
         tally: Tally,
     ) -> Result<Lookup<Object>, Raised> {
-        let mut doubt = None;
-        match self.memory.look_up(py, query, tally, &mut doubt, |value| value.clone_ref(py)) {
-            Some(lookup) => Ok(lookup),
-            None => self.memory.look_up_asking(py, query, tally, doubt, |value| value.clone_ref(py)),
-        }
+        self.memory.get(py, query, tally, |value| value.clone_ref(py))
     }
 
     /// Stores the entry in `place`, which was computed after a miss at `generation`, unless it is no longer wanted, and drops what

@@ -213,6 +213,7 @@ fn get(backend: &impl ByteBackend, key: &[u8]) -> Result<Lookup<Vec<u8>>, NotNow
     let token = Token::default();
     Ok(match backend.get(token, key, NOW, Tally::All, &mut entry)? {
         Lookup::Hit(Stored { start, .. }) => Lookup::Hit(entry.split_off(start)),
+        Lookup::Stale(Stored { start, .. }) => Lookup::Stale(entry.split_off(start)),
         Lookup::Miss { generation } => Lookup::Miss { generation },
     })
 }
