@@ -342,6 +342,16 @@ impl<T: Table<F>, F: Handle> Seat<T, F> {
         &self.flight
     }
 
+    /// The table that lists the flight.
+    pub fn table(&self) -> &T {
+        &self.table
+    }
+
+    /// The ticket for the place.
+    pub fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+
     /// The caller's next step, after its signal has woken it.
     pub fn turn(&self, token: Token<'_>) -> Turn<F::Landing> {
         self.flight.flight().turn(token, self.ticket)
