@@ -116,3 +116,46 @@ impl Index {
         hash as usize & (self.buckets.len() - 1)
     }
 }
+
+#[cfg(all(test, not(feature = "python")))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SLOTS: u32 = 40;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Against a `Vec` of hashes and slots in the order in which they came.
+        #[test]
+        fn slots_of_a_hash_are_found_in_the_order_in_which_they_came(
+            hashes in prop::collection::vec(0..12_u64, SLOTS as usize + 1),
+            steps in prop::collection::vec((1..=SLOTS, 0..10_u32), 0..200),
+        ) {
+            let hash = |slot: Slot| hashes[slot.index()];
+            let mut index = Index::default();
+            index.try_grow(Slot(SLOTS)).expect("memory for a few slots");
+            let mut model: Vec<Slot> = Vec::new();
+            for (slot, dice) in steps {
+                let slot = Slot(slot);
+                if dice == 0 {
+                    index.spread(model.len() + 1, hash);
+                } else if let Some(place) = model.iter().position(|&held| held == slot) {
+                    index.remove(hash(slot), slot);
+                    model.remove(place);
+                } else {
+                    index.insert(hash(slot), slot);
+                    model.push(slot);
+                }
+                prop_assert_eq!(index.len(), model.len());
+                for wanted in 0..12 {
+                    let chain = std::iter::successors(Some(index.first(wanted)), |&slot| Some(index.next(slot)));
+                    let chain = chain.take_while(|&slot| slot != Slot::NONE).filter(|&slot| hash(slot) == wanted);
+                    let expected = model.iter().copied().filter(|&slot| hash(slot) == wanted);
+                    prop_assert!(chain.eq(expected));
+                }
+            }
+        }
+    }
+}
