@@ -49,7 +49,7 @@ impl Index {
         grow(&mut self.next, last, Slot::NONE)
     }
 
-    /// Adds a slot that is not in, as the last of its hash: among equal hashes, the order is that of a `dict`.
+    /// Adds a slot that is not in, as the last of its hash: among equal hashes the order is that of coming, as in a `dict`.
     #[inline(always)]
     pub(crate) fn insert(&mut self, hash: u64, slot: Slot) {
         self.len += 1;
@@ -91,22 +91,22 @@ impl Index {
         }
     }
 
-    /// Spreads all slots over as many buckets as `slots` need: four for three, or more. Without memory for them the chains stay
-    /// as they are, and get longer.
-    pub(crate) fn spread(&mut self, slots: usize, hash: impl Fn(Slot) -> u64) {
+    /// Spreads all slots, `held` with their hashes, over as many buckets as `slots` need: four for three, or more. Without memory
+    /// for them the chains stay as they are, and get longer.
+    ///
+    /// In the order of their numbers, so that the caller's hashes are read one after another: from chain to chain, each would
+    /// be a look at memory that is in no cache.
+    pub(crate) fn spread(&mut self, slots: usize, held: impl Iterator<Item = (u64, Slot)>) {
         let wanted = (slots + slots / 3).next_power_of_two();
         let mut buckets = Vec::new();
         if wanted <= self.buckets.len() || buckets.try_reserve_exact(wanted).is_err() {
             return;
         }
         buckets.resize(wanted, Slot::NONE);
+        self.buckets = buckets.into();
         self.len = 0;
-        for mut at in std::mem::replace(&mut self.buckets, buckets.into()) {
-            while at != Slot::NONE {
-                let next = self.next[at.index()];
-                self.insert(hash(at), at);
-                at = next;
-            }
+        for (hash, slot) in held {
+            self.insert(hash, slot);
         }
     }
 
@@ -140,7 +140,13 @@ mod tests {
             for (slot, dice) in steps {
                 let slot = Slot(slot);
                 if dice == 0 {
-                    index.spread(model.len() + 1, hash);
+                    let before = index.buckets.len();
+                    let mut held = model.clone();
+                    held.sort_unstable();
+                    index.spread(model.len() + 1, held.iter().map(|&slot| (hash(slot), slot)));
+                    if index.buckets.len() > before {
+                        model = held;
+                    }
                 } else if let Some(place) = model.iter().position(|&held| held == slot) {
                     index.remove(hash(slot), slot);
                     model.remove(place);

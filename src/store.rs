@@ -375,8 +375,8 @@ impl<K, V, P: Policy> Store<K, V, P> {
             expiry.try_grow(last).ok()?;
         }
         self.index.try_grow(last).ok()?;
-        let nodes = &self.nodes;
-        self.index.spread(room, |slot| nodes[slot.index()].hash);
+        let held = (1..).zip(&self.nodes[1..]).filter(|(_, node)| node.entry.is_some());
+        self.index.spread(room, held.map(|(number, node)| (node.hash, Slot(number))));
         self.room = room;
         Some(())
     }
