@@ -7,17 +7,15 @@
 use super::event_loop::{EventLoop, Signal};
 use super::ffi::{self, ContextToken, ContextVar, Object, Raised};
 use super::key::Key;
-use crate::backend::memory::{Lookup, Match, Memory, Query, Tally};
-use crate::flight::{Farewell, Flight, Missed, Ticket, Turn};
-use crate::options::{Options, Strategy};
+use crate::flight::Ticket;
+use crate::flights::{self, Handle, Home, LockedFlight};
 use crate::sync::Exclusive;
 use pyo3::PyTraverseError;
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 use pyo3::sync::PyOnceLock;
 use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The flight in whose computation code runs.
 static CURRENT: PyOnceLock<ContextVar> = PyOnceLock::new();
@@ -36,8 +34,8 @@ pub(crate) enum Landing {
     },
 }
 
-impl Landing {
-    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
+impl flights::Landing for Landing {
+    fn hold(&self, py: Python<'_>) -> Self {
         match self {
             Self::Value(value) => Self::Value(value.clone_ref(py)),
             Self::Failure { exception, traceback } => Self::Failure {
@@ -46,7 +44,53 @@ impl Landing {
             },
         }
     }
+}
 
+impl flights::Signal for Signal {
+    fn wake(signals: impl Iterator<Item = Self>, py: Python<'_>) {
+        let here = EventLoop::running(py);
+        for signal in signals {
+            signal.wake(py, here.as_ref());
+        }
+    }
+}
+
+impl Home for EventLoop {
+    fn hold(&self, py: Python<'_>) -> Self {
+        self.clone_ref(py)
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.address() == other.address()
+    }
+}
+
+impl Handle for Object<AsyncFlight> {
+    type Landing = Landing;
+    type Signal = Signal;
+    type Home = EventLoop;
+
+    fn flight(&self) -> &LockedFlight<Landing, Signal> {
+        &self.get().flight
+    }
+
+    fn hold(&self, py: Python<'_>) -> Self {
+        self.clone_ref(py)
+    }
+
+    /// A seat may be dropped on the way of an exception, and to wake somebody is to call Python.
+    fn attached(body: impl FnOnce(Python<'_>)) {
+        ffi::attached(|py| {
+            let error = ffi::take_error(py);
+            body(py);
+            if let Some(error) = error {
+                error.restore(py);
+            }
+        });
+    }
+}
+
+impl Landing {
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
             Self::Value(value) => visit.call(&**value),
@@ -62,9 +106,7 @@ impl Landing {
 #[pyclass(frozen, name = "_Flight", module = "warp_cache")]
 #[derive(Debug)]
 pub(crate) struct AsyncFlight {
-    flight: Exclusive<Flight<Landing, Signal>>,
-    /// The cache was cleared, or the key's entry dropped, since it began: its value is not to be stored.
-    is_stale: AtomicBool,
+    flight: LockedFlight<Landing, Signal>,
     /// The address of the task in which its leader began to compute.
     task: AtomicUsize,
     /// The flight in whose computation its leader was called.
@@ -80,10 +122,9 @@ impl AsyncFlight {
         task: usize,
         parent: Option<&Object<AsyncFlight>>,
     ) -> Result<(Object<AsyncFlight>, Ticket), Raised> {
-        let (flight, ticket) = Flight::begin();
+        let (flight, ticket) = LockedFlight::begin();
         let flight = Self {
-            flight: Exclusive::new(flight),
-            is_stale: AtomicBool::new(false),
+            flight,
             task: AtomicUsize::new(task),
             parent: Exclusive::new(parent.map(|parent| parent.clone_ref(py))),
             awaits: Exclusive::new(BTreeMap::new()),
@@ -103,61 +144,12 @@ impl AsyncFlight {
         Ok(Entered(current_flight(py)?.set(py, flight.bind(py).as_any().as_unbound())?))
     }
 
-    pub(crate) fn join(&self, py: Python<'_>, signal: Signal) -> Result<Ticket, Missed<Landing>> {
-        let joined = self.flight.with(py, |flight| flight.join(signal, |landing| landing.clone_ref(py)));
-        joined.map_err(|(signal, missed)| {
-            drop(signal);
-            missed
-        })
-    }
-
-    pub(crate) fn turn(&self, py: Python<'_>, ticket: Ticket) -> Turn<Landing> {
-        self.flight.with(py, |flight| flight.turn(ticket, |landing| landing.clone_ref(py)))
-    }
-
-    pub(crate) fn wait_again(&self, py: Python<'_>, ticket: Ticket, signal: Signal) {
-        drop(self.flight.with(py, |flight| flight.wait_again(ticket, signal)));
-    }
-
-    /// Takes a caller out and wakes whoever has to take over. Returns whether nobody is left.
-    pub(crate) fn leave(&self, py: Python<'_>, ticket: Ticket) -> bool {
-        match self.flight.with(py, |flight| flight.leave(ticket)) {
-            Farewell::Unnoticed(signal) => {
-                drop(signal);
-                false
-            }
-            Farewell::Handover(signal) => {
-                signal.wake(py, EventLoop::running(py).as_ref());
-                false
-            }
-            Farewell::Deserted => true,
-        }
-    }
-
-    /// Ends the flight and wakes all waiters.
+    /// Forgets the computation in which it began, when it ends.
     ///
-    /// A task that the computation has started may keep the flight, in its context, for as long as it runs. So what nobody
-    /// needs any more does not stay.
-    pub(crate) fn land(&self, py: Python<'_>, landing: Landing) {
+    /// A task that the computation has started may keep the flight, in its context, for as long as it runs. So nothing stays
+    /// that nobody needs any more.
+    pub(crate) fn forget_parent(&self, py: Python<'_>) {
         drop(self.parent.with(py, Option::take));
-        match self.flight.with(py, |flight| flight.land(landing)) {
-            Ok(signals) => {
-                let here = EventLoop::running(py);
-                for signal in signals {
-                    signal.wake(py, here.as_ref());
-                }
-            }
-            Err(landing) => drop(landing),
-        }
-    }
-
-    /// Whether the value must not be stored.
-    pub(crate) fn is_stale(&self) -> bool {
-        self.is_stale.load(Ordering::Acquire)
-    }
-
-    fn make_stale(&self) {
-        self.is_stale.store(true, Ordering::Release);
     }
 
     /// From now on its leader is one that runs in that task and in the computation `parent`.
@@ -269,147 +261,14 @@ impl AsyncFlight {
     }
 }
 
-/// What a flight is found by.
-#[derive(Debug)]
-struct FlightKey {
-    key: Key,
-    /// The loop whose callers may join, if any may. Held, so that no other loop takes its address.
-    home: Option<EventLoop>,
-    /// The flight's own address.
-    address: usize,
-}
-
 /// The flights of one function.
-#[derive(Debug)]
-pub(crate) struct Flights(Memory<FlightKey, Object<AsyncFlight>>);
+pub(crate) type Flights = flights::Flights<Key, Object<AsyncFlight>>;
 
-impl Flights {
-    /// None.
-    pub(crate) fn new() -> Self {
-        let options = Options { max_size: None, strategy: Strategy::Fifo, ..Options::default() };
-        Self(Memory::new(&options, None))
-    }
-
-    /// The flight of the key that callers in `home` may join.
-    pub(crate) fn find<Q: Query<Key, Error = Raised>>(
-        &self,
-        py: Python<'_>,
-        query: &Q,
-        home: &EventLoop,
-    ) -> Result<Option<Object<AsyncFlight>>, Raised> {
-        let query = At { query, home: Some(home.address()) };
-        let read = |flight: &Object<AsyncFlight>| flight.clone_ref(py);
-        let lookup = self.0.get(py, &query, Tally::Hits, read)?;
-        Ok(match lookup {
-            Lookup::Hit(flight) | Lookup::Stale(flight) => Some(flight),
-            Lookup::Miss { .. } => None,
-        })
-    }
-
-    /// Adds a flight, which callers in `home` may join.
-    pub(crate) fn add(
-        &self,
-        py: Python<'_>,
-        key: Key,
-        hash: u64,
-        home: Option<EventLoop>,
-        flight: &Object<AsyncFlight>,
-    ) {
-        let key = FlightKey { key, home, address: flight.as_ptr().addr() };
-        drop(self.0.add(py, hash, key, flight.clone_ref(py)));
-    }
-
-    /// Removes a flight, if it is still there.
-    pub(crate) fn remove(&self, py: Python<'_>, hash: u64, flight: &Object<AsyncFlight>) {
-        let Ok(removed) = self.0.take(py, &Itself { hash, address: flight.as_ptr().addr() });
-        drop(removed);
-    }
-
-    /// Keeps the values of all flights of the key from being stored, and lets nobody join them any more.
-    pub(crate) fn forget<Q: Query<Key, Error = Raised>>(&self, py: Python<'_>, query: &Q) -> Result<(), Raised> {
-        while let Some(entry) = self.0.take(py, &At { query, home: None })? {
-            entry.value.get().make_stale();
-        }
-        Ok(())
-    }
-
-    /// The same for all keys.
-    pub(crate) fn forget_all(&self, py: Python<'_>) {
-        let all = self.0.clear(py);
-        for entry in all.entries() {
-            entry.value.get().make_stale();
-        }
-    }
-
-    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.0.visit(visit, |entry| {
-            entry.key.key.traverse(visit)?;
-            entry.key.home.as_ref().map_or(Ok(()), |home| home.traverse(visit))?;
-            visit.call(&*entry.value)
-        })
-    }
-}
-
-/// The flights of a key, everywhere or at the loop of that address.
-struct At<'a, Q> {
-    query: &'a Q,
-    home: Option<usize>,
-}
-
-impl<Q: Query<Key, Error = Raised>> Query<FlightKey> for At<'_, Q> {
-    type Error = Raised;
-
-    fn hash(&self) -> u64 {
-        self.query.hash()
-    }
-
-    fn compare(&self, py: Python<'_>, stored: &FlightKey) -> Match {
-        if self.home.is_some() && self.home != stored.home.as_ref().map(EventLoop::address) {
-            return Match::Different;
-        }
-        self.query.compare(py, &stored.key)
-    }
-
-    fn hold(&self, py: Python<'_>, stored: &FlightKey) -> FlightKey {
-        let home = stored.home.as_ref().map(|home| home.clone_ref(py));
-        FlightKey { key: stored.key.clone_ref(py), home, address: stored.address }
-    }
-
-    fn is_same(&self, one: &FlightKey, other: &FlightKey) -> bool {
-        one.address == other.address
-    }
-
-    fn ask(&self, py: Python<'_>, stored: &FlightKey) -> Result<bool, Raised> {
-        self.query.ask(py, &stored.key)
-    }
-}
-
-/// One flight.
-struct Itself {
-    hash: u64,
-    address: usize,
-}
-
-impl Query<FlightKey> for Itself {
-    type Error = Infallible;
-
-    fn hash(&self) -> u64 {
-        self.hash
-    }
-
-    fn compare(&self, _: Python<'_>, stored: &FlightKey) -> Match {
-        if stored.address == self.address { Match::Equal } else { Match::Different }
-    }
-
-    fn hold(&self, _: Python<'_>, _: &FlightKey) -> FlightKey {
-        unreachable!("an address is never in doubt")
-    }
-
-    fn is_same(&self, one: &FlightKey, other: &FlightKey) -> bool {
-        one.address == other.address
-    }
-
-    fn ask(&self, _: Python<'_>, _: &FlightKey) -> Result<bool, Infallible> {
-        unreachable!("an address is never in doubt")
-    }
+/// Shows the garbage collector everything that a function's flights hold.
+pub(crate) fn traverse(flights: &Flights, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+    flights.visit(visit, |entry| {
+        entry.key.key.traverse(visit)?;
+        entry.key.home.as_ref().map_or(Ok(()), |home| home.traverse(visit))?;
+        visit.call(&*entry.value)
+    })
 }

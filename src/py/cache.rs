@@ -1,6 +1,6 @@
 //! The cache of one function: its entries, and the computations that are on the way to become some.
 
-use super::async_flight::Flights;
+use super::async_flight::{self, Flights};
 use super::entries::Entries;
 use super::ffi::Raised;
 use super::key::CallKey;
@@ -46,7 +46,7 @@ impl Cache {
     /// Shows the garbage collector everything that the cache holds.
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         if let Some(flights) = &self.flights {
-            flights.traverse(visit)?;
+            async_flight::traverse(flights, visit)?;
         }
         self.entries.traverse(visit)
     }

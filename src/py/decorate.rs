@@ -79,7 +79,7 @@ fn create<'py>(
     let signature = Signature::of(function, &settings)?;
     let entries = Entries::new(function, &settings, signature.rules)?;
     let entry = choose(&entries, &settings.options);
-    let cache = Cache { entries, flights: runs.is_some().then(Flights::new) };
+    let cache = Cache { entries, flights: runs.is_some().then(Flights::default) };
     let state = CachedFunction::new(entry, cache, signature, settings, function.clone(), runs);
     let made = ffi::without_collection(py, || Bound::new(py, state))?;
     let wrapper = method::adopt(made, cached_function_type(py)?);

@@ -23,6 +23,7 @@ use super::key::{KeptKey, Stored};
 use super::names;
 use crate::backend::memory::Lookup;
 use crate::flight::{Missed, Ticket, Turn};
+use crate::flights::{self, Handle, Table};
 use crate::sync::Exclusive;
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyException, PyRuntimeError, PyStopIteration, PyTypeError, PyValueError};
@@ -48,16 +49,32 @@ pub(crate) enum Status {
     Done,
 }
 
-/// A call's place in a flight, which it leaves when this is dropped: whatever ends a call, nobody waits for it any more.
+impl Table<Object<AsyncFlight>> for Object<CachedFunction> {
+    fn hide(&self, py: Python<'_>, hash: u64, flight: &Object<AsyncFlight>) {
+        if let Some(flights) = &self.get().cache().flights {
+            flights.remove(py, hash, flight);
+        }
+    }
+}
+
+/// A call's place in a flight, which it leaves when this is dropped.
 #[derive(Debug)]
 struct Seat {
-    function: Object<CachedFunction>,
-    /// The key's hash as a query.
-    hash: u64,
+    place: flights::Seat<Object<CachedFunction>, Object<AsyncFlight>>,
+    awaits: Option<Awaits>,
+}
+
+/// A call made in the computation `parent` leads or waits for `flight`, until this is dropped.
+#[derive(Debug)]
+struct Awaits {
+    parent: Object<AsyncFlight>,
     flight: Object<AsyncFlight>,
-    ticket: Ticket,
-    /// The flight in whose computation the call was made.
-    parent: Option<Object<AsyncFlight>>,
+}
+
+impl Drop for Awaits {
+    fn drop(&mut self) {
+        Object::<AsyncFlight>::attached(|py| self.parent.get().awaits_no_more(py, &self.flight));
+    }
 }
 
 impl Seat {
@@ -69,35 +86,19 @@ impl Seat {
         ticket: Ticket,
         parent: Option<Object<AsyncFlight>>,
     ) -> Self {
-        if let Some(parent) = &parent {
+        let awaits = parent.map(|parent| {
             parent.get().awaits(py, &flight);
-        }
-        Self { function: call.function.clone_ref(py), hash: call.key.hash, flight, ticket, parent }
-    }
-
-    /// Keeps others from finding the flight.
-    fn hide(&self, py: Python<'_>) {
-        if let Some(flights) = &self.function.get().cache().flights {
-            flights.remove(py, self.hash, &self.flight);
-        }
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        ffi::attached(|py| {
-            // This may be on the way of an exception, and waking somebody calls Python.
-            let error = ffi::take_error(py);
-            if self.flight.get().leave(py, self.ticket) {
-                self.hide(py);
-            }
-            if let Some(parent) = &self.parent {
-                parent.get().awaits_no_more(py, &self.flight);
-            }
-            if let Some(error) = error {
-                error.restore(py);
-            }
+            Awaits { parent, flight: flight.clone_ref(py) }
         });
+        Self { place: flights::Seat::new(call.function.clone_ref(py), call.key.hash, flight, ticket), awaits }
+    }
+
+    fn flight(&self) -> &Object<AsyncFlight> {
+        self.place.flight()
+    }
+
+    fn parent(&self) -> Option<&Object<AsyncFlight>> {
+        self.awaits.as_ref().map(|awaits| &awaits.parent)
     }
 }
 
@@ -281,7 +282,7 @@ impl PendingCall {
             Some(match (&state.stage, &state.iterator) {
                 (Stage::Waiting(_), Some(iterator)) => Now::Waiting(iterator.clone_ref(py)),
                 (Stage::Running(seat), Some(iterator)) => {
-                    Now::Running(iterator.clone_ref(py), seat.flight.clone_ref(py))
+                    Now::Running(iterator.clone_ref(py), seat.flight().clone_ref(py))
                 }
                 _ => Now::Fresh,
             })
@@ -330,7 +331,7 @@ impl PendingCall {
                 }
                 Some(flight) => {
                     let (signal, iterator) = event_loop.signal(py)?;
-                    match flight.get().join(py, signal) {
+                    match flight.flight().join(py, signal) {
                         Ok(ticket) => {
                             let seat = Seat::new(py, self, flight, ticket, parent);
                             let sent = ffi::send(py, &iterator, Arg::new(&py.None()));
@@ -365,7 +366,7 @@ impl PendingCall {
         let (flight, ticket) = AsyncFlight::begin(py, task, parent.as_ref())?;
         let seat = Seat::new(py, self, flight, ticket, parent);
         if let Some(flights) = &self.function.get().cache().flights {
-            flights.add(py, self.key.key.clone_ref(py), self.key.hash, home, &seat.flight);
+            flights.add(py, self.key.key.clone_ref(py), self.key.hash, home, seat.flight());
         }
         self.prepare(py, seat)
     }
@@ -378,7 +379,7 @@ impl PendingCall {
             drop((self.end(py), seat));
             return Err(error.into());
         }
-        let flight = seat.flight.clone_ref(py);
+        let flight = seat.flight().clone_ref(py);
         self.set(py, Stage::Running(seat), None);
         let made =
             self.state.with(py, |state| state.as_ref()?.coroutine.as_ref().map(|coroutine| coroutine.clone_ref(py)));
@@ -470,12 +471,14 @@ impl PendingCall {
                 }
             }
             let Some((flight, ticket)) = self.state.with(py, |state| match state {
-                Some(State { stage: Stage::Waiting(seat), .. }) => Some((seat.flight.clone_ref(py), seat.ticket)),
+                Some(State { stage: Stage::Waiting(seat), .. }) => {
+                    Some((seat.flight().clone_ref(py), seat.place.ticket()))
+                }
                 _ => None,
             }) else {
                 unreachable!("only the thread that executes a call ends it")
             };
-            match flight.get().turn(py, ticket) {
+            match flight.flight().turn(py, ticket) {
                 Turn::Take(landing) => return self.take(py, landing).map(Next::Over),
                 Turn::Lead => return self.take_over(py, &flight),
                 Turn::Wait => {
@@ -493,7 +496,11 @@ impl PendingCall {
             .state
             .with(py, |state| state.as_mut().and_then(|state| state.iterator.replace(iterator.clone_ref(py))));
         drop(before);
-        flight.get().wait_again(py, ticket, signal);
+        if !flight.flight().wait_again(py, ticket, signal) {
+            // Its turn has come meanwhile, and nobody would wake it.
+            close_quietly(py, &iterator);
+            return Ok(Sent::Returned(py.None().into()));
+        }
         ffi::send(py, &iterator, Arg::new(&py.None()))
     }
 
@@ -520,7 +527,7 @@ impl PendingCall {
                 });
                 let Some(seat) = seat else { unreachable!("only the thread that executes a call ends it") };
                 let task = Here::find(py).map_or(0, |here| here.task);
-                flight.get().adopt(py, task, seat.parent.as_ref());
+                flight.get().adopt(py, task, seat.parent());
                 self.prepare(py, seat)
             }
             Err(raised) => {
@@ -539,8 +546,8 @@ impl PendingCall {
         let Some(state) = self.end(py) else { return Ok(Step::Return(value)) };
         let function = self.function.get();
         let kept = match &state.stage {
-            Stage::Running(Seat { flight, .. }) if function.settings().options.max_size != Some(0) => {
-                let flight = flight.get();
+            Stage::Running(seat) if function.settings().options.max_size != Some(0) => {
+                let flight = seat.flight().flight();
                 function.cache().entries.keep(py, &self.key, &value, state.generation, || !flight.is_stale())
             }
             _ => Ok(()),
@@ -573,8 +580,10 @@ impl PendingCall {
     fn finish(py: Python<'_>, state: State, landing: Landing) {
         let State { coroutine, iterator, stage, .. } = state;
         if let Stage::Running(seat) | Stage::Waiting(seat) = stage {
-            seat.hide(py);
-            seat.flight.get().land(py, landing);
+            let Seat { place, awaits } = seat;
+            place.flight().get().forget_parent(py);
+            place.land(py, landing);
+            drop(awaits);
         }
         drop((coroutine, iterator));
     }
@@ -667,9 +676,11 @@ impl PendingCall {
                 visit.call(&**object)?;
             }
             let (Stage::Waiting(seat) | Stage::Running(seat)) = &state.stage else { return Ok(()) };
-            visit.call(&*seat.function)?;
-            visit.call(&*seat.flight)?;
-            seat.parent.as_ref().map_or(Ok(()), |parent| visit.call(&**parent))
+            visit.call(&**seat.place.table())?;
+            visit.call(&**seat.flight())?;
+            let Some(Awaits { parent, flight }) = &seat.awaits else { return Ok(()) };
+            visit.call(&**parent)?;
+            visit.call(&**flight)
         });
         state.unwrap_or(Ok(()))
     }
