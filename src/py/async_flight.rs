@@ -10,11 +10,11 @@ use super::key::Key;
 use crate::flight::Ticket;
 use crate::flights::{self, Handle, Home, LockedFlight};
 use crate::sync::Exclusive;
+use hashbrown::{HashMap, HashSet};
 use pyo3::PyTraverseError;
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 use pyo3::sync::PyOnceLock;
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The flight in whose computation code runs.
@@ -112,7 +112,7 @@ pub(crate) struct AsyncFlight {
     /// The flight in whose computation its leader was called.
     parent: Exclusive<Option<Object<AsyncFlight>>>,
     /// The flights that calls made in its computation lead or wait for, by their addresses, and how many calls.
-    awaits: Exclusive<BTreeMap<usize, (Object<AsyncFlight>, usize)>>,
+    awaits: Exclusive<HashMap<usize, (Object<AsyncFlight>, usize)>>,
 }
 
 impl AsyncFlight {
@@ -127,7 +127,7 @@ impl AsyncFlight {
             flight,
             task: AtomicUsize::new(task),
             parent: Exclusive::new(parent.map(|parent| parent.clone_ref(py))),
-            awaits: Exclusive::new(BTreeMap::new()),
+            awaits: Exclusive::new(HashMap::new()),
         };
         Ok((Bound::new(py, flight)?.into(), ticket))
     }
@@ -189,7 +189,7 @@ impl AsyncFlight {
             return true;
         }
         let Some(current) = current else { return false };
-        let mut ancestors = BTreeSet::new();
+        let mut ancestors = HashSet::new();
         let mut next = Some(current.clone_ref(py));
         while let Some(flight) = next {
             // An address twice would be a circle, which only a leader in its own computation could have made.
@@ -198,7 +198,7 @@ impl AsyncFlight {
             }
             next = flight.get().parent.with(py, |parent| parent.as_ref().map(|parent| parent.clone_ref(py)));
         }
-        let mut seen = BTreeSet::new();
+        let mut seen = HashSet::new();
         let mut ahead = vec![target.clone_ref(py)];
         while let Some(flight) = ahead.pop() {
             if ancestors.contains(&flight.as_ptr().addr()) {
