@@ -9,10 +9,11 @@
 
 #![allow(unsafe_code)]
 
+use super::driven::attribute_of_finished;
 use super::error::exception;
 use super::ffi::{self as bridge, Arg, Given, Object, Raised};
 use super::method::{self, Answer, methods, slot};
-use super::pending_call::{self, PendingCall, Status, Step};
+use super::pending_call::{PendingCall, Status, Step};
 use super::spare::{self, own};
 use super::{names, steps, stop, thread};
 use crate::sync::is_reachable_elsewhere;
@@ -345,7 +346,7 @@ fn attribute<'py>(py: Python<'py>, this: &Awaitable, name: &CStr) -> Result<Opti
     // Until it is awaited a hit has none of the others: there is no frame, and what looks for one finds that it must wrap
     // the object into a coroutine of its own.
     let is_over = this.value.load(Ordering::Relaxed).is_null();
-    Ok(if is_over { pending_call::attribute_of_finished(py, name) } else { None })
+    Ok(if is_over { attribute_of_finished(py, name) } else { None })
 }
 
 unsafe extern "C" fn get_attribute(object: *mut ffi::PyObject, name: *mut c_void) -> *mut ffi::PyObject {

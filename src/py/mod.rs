@@ -10,6 +10,7 @@ pub(crate) mod calls;
 pub(crate) mod clock;
 pub(crate) mod decorate;
 pub(crate) mod decorator;
+pub(crate) mod driven;
 #[cfg(unix)]
 pub(crate) mod encoded;
 #[cfg(unix)]

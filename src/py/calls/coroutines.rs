@@ -5,9 +5,10 @@ use crate::backend::memory::Tally;
 use crate::py::arguments::Arguments;
 use crate::py::awaitable;
 use crate::py::cached_function::CachedFunction;
+use crate::py::driven;
 use crate::py::ffi::{self, Call, Object, Raised};
 use crate::py::key::{CallKey, KeptKey, Lone};
-use crate::py::pending_call::{self, PendingCall};
+use crate::py::pending_call::PendingCall;
 use pyo3::prelude::*;
 
 /// Caches what the function's coroutine returns.
@@ -74,7 +75,7 @@ fn suspend<K: CallKey>(
     // The caller can't await what it does not get: the coroutine is not to complain of it.
     answered.map_err(|raised| {
         let error = raised.fetch(py);
-        pending_call::close_quietly(py, &unrun);
+        driven::close_quietly(py, &unrun);
         error.into()
     })
 }
