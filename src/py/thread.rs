@@ -21,7 +21,7 @@ pub(crate) use implementation::{check_stack, prepare};
 
 #[cfg(Py_3_14)]
 mod implementation {
-    use super::super::ffi::Raised;
+    use super::super::ffi::raised::Raised;
     use pyo3::prelude::*;
 
     /// Nothing is to be prepared.
@@ -38,7 +38,7 @@ mod implementation {
 
 #[cfg(not(Py_3_14))]
 mod implementation {
-    use super::super::ffi::Raised;
+    use super::super::ffi::raised::Raised;
     use pyo3::exceptions::PyRecursionError;
     use pyo3::prelude::*;
     use std::cell::Cell;
