@@ -15,7 +15,8 @@ use super::ffi::{self as bridge, Arg, Given, Object, Raised};
 use super::method::{self, Answer, methods, slot};
 use super::pending_call::{PendingCall, Status, Step};
 use super::spare::{self, own};
-use super::{names, steps, stop, thread};
+use super::steps::{self, Protocol};
+use super::{names, stop, thread};
 use crate::sync::is_reachable_elsewhere;
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError};
 use pyo3::ffi;
@@ -290,13 +291,13 @@ methods! {
 }
 
 /// The method `send` of an awaitable.
-pub(super) fn send<'py>(this: &Bound<'py, PyAny>, given: Given<'_>) -> PyResult<Bound<'py, PyAny>> {
+fn send<'py>(this: &Bound<'py, PyAny>, given: Given<'_>) -> PyResult<Bound<'py, PyAny>> {
     let value = method::only("send", &given)?;
     driven(this.py(), of(this).send(this.py(), value))
 }
 
 /// The method `throw` of an awaitable.
-pub(super) fn throw<'py>(this: &Bound<'py, PyAny>, given: Given<'_>) -> PyResult<Bound<'py, PyAny>> {
+fn throw<'py>(this: &Bound<'py, PyAny>, given: Given<'_>) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
     if given.values.is_empty() || given.values.len() > 3 || given.tuple.is_some() {
         let text = format!("throw expected 1 to 3 arguments, got {}", given.values.len());
@@ -306,7 +307,7 @@ pub(super) fn throw<'py>(this: &Bound<'py, PyAny>, given: Given<'_>) -> PyResult
 }
 
 /// The method `close` of an awaitable.
-pub(super) fn close<'py>(this: &Bound<'py, PyAny>, given: Given<'_>) -> PyResult<Bound<'py, PyAny>> {
+fn close<'py>(this: &Bound<'py, PyAny>, given: Given<'_>) -> PyResult<Bound<'py, PyAny>> {
     method::nothing("close", &given)?;
     let py = this.py();
     drop(of(this).take(|this| &this.value));
@@ -318,7 +319,7 @@ pub(super) fn close<'py>(this: &Bound<'py, PyAny>, given: Given<'_>) -> PyResult
 
 fn steps_of<'py>(this: &Bound<'py, PyAny>, given: Given<'_>) -> PyResult<Bound<'py, PyAny>> {
     method::nothing("__await__", &given)?;
-    steps::new(this)
+    steps::new(this, &Protocol { send, throw, close })
 }
 
 unsafe extern "C" fn tp_repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {

@@ -69,6 +69,12 @@ impl CachedFunction {
     }
 }
 
+/// The function behind a cached one, if the object is one.
+pub(crate) fn function_of<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+    let cached = object.cast::<CachedFunction>().ok()?;
+    Some(cached.get().function().bind(object.py()).clone())
+}
+
 impl Drop for CachedFunction {
     fn drop(&mut self) {
         // Its dict is dropped next, by pyo3.
@@ -108,7 +114,7 @@ pub(crate) fn entry_offset(py: Python<'_>) -> PyResult<isize> {
     let function = py.None().into_bound(py);
     let settings = Settings { options: Options::default(), naming: Naming::default(), flavour: Flavour::LruCache };
     let signature = Signature::of(&function, &settings)?;
-    let cache = Cache { entries: Entries::new(&function, &settings, signature.rules)?, flights: None };
+    let cache = Cache { entries: Entries::new(&function, &settings, signature.rules, function_of)?, flights: None };
     let probe = CachedFunction::new(Entry::of::<Uncalled>(), cache, signature, settings, function, None);
     let probe = ffi::without_collection(py, || Bound::new(py, probe))?;
     let state = std::ptr::from_ref(probe.get()).addr() + std::mem::offset_of!(CachedFunction, entry);

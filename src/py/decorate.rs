@@ -2,7 +2,7 @@
 
 use super::async_flight::Flights;
 use super::cache::Cache;
-use super::cached_function::CachedFunction;
+use super::cached_function::{self, CachedFunction};
 use super::cached_function_type::{CACHE_METHODS, cached_function_type};
 use super::calls;
 use super::entries::Entries;
@@ -77,7 +77,7 @@ fn create<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = function.py();
     let signature = Signature::of(function, &settings)?;
-    let entries = Entries::new(function, &settings, signature.rules)?;
+    let entries = Entries::new(function, &settings, signature.rules, cached_function::function_of)?;
     let entry = choose(&entries, &settings.options);
     let cache = Cache { entries, flights: runs.is_some().then(Flights::default) };
     let state = CachedFunction::new(entry, cache, signature, settings, function.clone(), runs);

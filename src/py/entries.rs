@@ -31,13 +31,18 @@ pub(crate) enum Entries {
 }
 
 impl Entries {
-    /// No entries, or those that other processes have stored for `function`. Raises `RuntimeError` where the system has no such
+    /// No entries, or those that other processes have stored for `function`, which may be a cached one: `unwrap` looks into it. Raises `RuntimeError` where the system has no such
     /// backend.
-    pub(crate) fn new(function: &Bound<'_, PyAny>, settings: &Settings, rules: KeyRules) -> PyResult<Self> {
+    pub(crate) fn new(
+        function: &Bound<'_, PyAny>,
+        settings: &Settings,
+        rules: KeyRules,
+        unwrap: for<'a> fn(&Bound<'a, PyAny>) -> Option<Bound<'a, PyAny>>,
+    ) -> PyResult<Self> {
         match settings.options.backend {
             Backend::Memory => Ok(Self::Memory(InMemory::new(&settings.options, rules, clock::chosen()))),
             #[cfg(unix)]
-            Backend::Shared => Shared::new(function, settings, rules).map(Self::Shared),
+            Backend::Shared => Shared::new(function, settings, rules, unwrap).map(Self::Shared),
             #[cfg(not(unix))]
             Backend::Shared => Err(exception::<PyRuntimeError>(
                 "backend=\"shared\" needs Linux or macOS; use backend=\"memory\" on this system",

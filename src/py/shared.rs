@@ -5,7 +5,7 @@ use super::encoded::Encoded;
 use super::encoding;
 use super::error::{self, exception};
 use super::ffi;
-use super::identity::{self, Identified, Identity};
+use super::identity::{self, Identified, Identity, Unwrap};
 use super::info;
 use super::key::KeyRules;
 use crate::backend::shared::error::Error;
@@ -32,18 +32,19 @@ impl Shared {
         function: &Bound<'_, PyAny>,
         Settings { options, naming, flavour }: &Settings,
         rules: KeyRules,
+        unwrap: Unwrap,
     ) -> PyResult<Self> {
         let py = function.py();
         let max_size = options.check_shared()?;
         encoding::prepare(py).map_err(|raised| raised.fetch(py))?;
         let (identity, why_private) = match (&naming.name, &naming.version) {
             (Some(name), Some(_)) => (identity::named(name), None),
-            (name, _) => match identity::identify(function, name.as_deref())? {
+            (name, _) => match identity::identify(function, name.as_deref(), unwrap)? {
                 Identified::Stable(identity) => (identity, None),
                 Identified::Unstable(why) => {
                     let label = name.clone().or_else(|| error::name_of(function));
                     let label = label.unwrap_or_else(|| error::shown(function));
-                    (Identity { label, digest: 0 }, Some(format!("{why}; {}", remedy(function, naming)?)))
+                    (Identity { label, digest: 0 }, Some(format!("{why}; {}", remedy(function, naming, unwrap)?)))
                 }
             },
         };
@@ -111,9 +112,9 @@ impl Shared {
 }
 
 /// What the user can do about a function that has no identity.
-fn remedy(function: &Bound<'_, PyAny>, naming: &Naming) -> PyResult<&'static str> {
+fn remedy(function: &Bound<'_, PyAny>, naming: &Naming, unwrap: Unwrap) -> PyResult<&'static str> {
     Ok(match (&naming.name, &naming.version) {
-        (None, None) => match identity::identify(function, Some(""))? {
+        (None, None) => match identity::identify(function, Some(""), unwrap)? {
             // It lacks a place of its own only. An edit of its code is seen under a name, too.
             Identified::Stable(_) => "pass name= to share them",
             Identified::Unstable(_) => {

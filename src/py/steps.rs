@@ -2,7 +2,6 @@
 //!
 //! The object is no iterator, as a coroutine is none; but `yield from f(x).__await__()` asks for one.
 
-use super::awaitable;
 use super::ffi::{Arg, Given};
 use super::method::{self, methods};
 use pyo3::PyTraverseError;
@@ -14,12 +13,25 @@ use std::ffi::CStr;
 
 /// An iterator over the steps of an awaitable.
 #[pyclass(frozen, immutable_type, subclass, name = "_Steps", module = "warp_cache")]
-pub(crate) struct Steps(Py<PyAny>);
+pub(crate) struct Steps {
+    awaitable: Py<PyAny>,
+    protocol: &'static Protocol,
+}
+
+/// A method of an awaitable.
+type Method = for<'py> fn(&Bound<'py, PyAny>, Given<'_>) -> PyResult<Bound<'py, PyAny>>;
+
+/// How an awaitable is driven.
+pub(crate) struct Protocol {
+    pub(crate) send: Method,
+    pub(crate) throw: Method,
+    pub(crate) close: Method,
+}
 
 #[pymethods]
 impl Steps {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.0)
+        visit.call(&self.awaitable)
     }
 }
 
@@ -36,10 +48,10 @@ pub(crate) fn steps_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     .map(|kind| kind.bind(py))
 }
 
-/// An iterator over the steps of `awaitable`.
-pub(crate) fn new<'py>(awaitable: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+/// An iterator over the steps of `awaitable`, which are made by `protocol`.
+pub(crate) fn new<'py>(awaitable: &Bound<'py, PyAny>, protocol: &'static Protocol) -> PyResult<Bound<'py, PyAny>> {
     let py = awaitable.py();
-    let steps = Bound::new(py, Steps(awaitable.clone().unbind()))?;
+    let steps = Bound::new(py, Steps { awaitable: awaitable.clone().unbind(), protocol })?;
     Ok(method::adopt(steps, steps_type(py)?))
 }
 
@@ -56,13 +68,13 @@ fn next<'py>(this: &Bound<'py, Steps>, _: Given<'_>) -> PyResult<Bound<'py, PyAn
 }
 
 fn send<'py>(this: &Bound<'py, Steps>, given: Given<'_>) -> PyResult<Bound<'py, PyAny>> {
-    awaitable::send(this.get().0.bind(this.py()), given)
+    (this.get().protocol.send)(this.get().awaitable.bind(this.py()), given)
 }
 
 fn throw<'py>(this: &Bound<'py, Steps>, given: Given<'_>) -> PyResult<Bound<'py, PyAny>> {
-    awaitable::throw(this.get().0.bind(this.py()), given)
+    (this.get().protocol.throw)(this.get().awaitable.bind(this.py()), given)
 }
 
 fn close<'py>(this: &Bound<'py, Steps>, given: Given<'_>) -> PyResult<Bound<'py, PyAny>> {
-    awaitable::close(this.get().0.bind(this.py()), given)
+    (this.get().protocol.close)(this.get().awaitable.bind(this.py()), given)
 }
