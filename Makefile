@@ -4,10 +4,16 @@
 PYTHON ?= python3
 VENV ?= .venv$(patsubst %,-%,$(filter-out python3,$(notdir $(PYTHON))))
 CARGO ?= cargo
+# The Cargo profile of the extension: `release` is what users get, `ci` compiles sooner. And how many of the tests run on
+# this Python: see `--extent` in tests/conftest.py.
+PROFILE ?= release
+EXTENT ?= full
 
 BIN := $(VENV)/bin
 # A build folder for each interpreter, so that going from one to another compiles nothing again.
 TARGET := $(or $(CARGO_TARGET_DIR),target)/$(notdir $(VENV))
+# What the virtual environment holds was built with this profile, and is built again for another.
+BUILT := $(VENV)/.built-$(PROFILE)
 TOOLS := pytest>=9.0 hypothesis pytest-benchmark pytest-xdist mypy pyright[nodejs] typing-extensions ruff \
 	aiohttp anyio async_lru beartype django fastapi httpx pydantic trio uvloop;sys_platform!="win32"
 SOURCES := $(shell find src -name '*.rs') build.rs Cargo.toml Cargo.lock pyproject.toml warp_cache.pyi
@@ -39,7 +45,7 @@ loom: ## Model the shared backend's shards, and check that each ordering is need
 
 test-python: build $(VENV)/.tools ## Run the tests of the extension, a process for each core
 	@# The end of a worker ends the run: another in its place would hide the crash, or hang.
-	$(BIN)/python -m pytest -n auto --dist loadfile --max-worker-restart=0
+	$(BIN)/python -m pytest -n auto --dist worksteal --max-worker-restart=0 --extent=$(EXTENT)
 
 bench: build $(VENV)/.tools ## Measure against functools.lru_cache
 	@# pytest reports a folder without benchmarks as status 5.
@@ -58,7 +64,7 @@ lint: build $(VENV)/.tools ## Check formatting, lints, types and documentation
 	$(BIN)/ruff format --check $(PYTHON_FILES)
 	$(BIN)/mypy
 
-build: $(VENV)/.built ## Build the extension, optimized, into the virtual environment
+build: $(BUILT) ## Build the extension, optimized, into the virtual environment
 
 clean: ## Remove what these targets made
 	rm -rf .venv .venv-* target .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
@@ -80,7 +86,8 @@ $(VENV)/.maturin: $(VENV)/.made pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade 'maturin>=1.9.4,<2'
 	@touch $@
 
-$(VENV)/.built: $(VENV)/.maturin $(SOURCES)
+$(BUILT): $(VENV)/.maturin $(SOURCES)
 	@$(CARGO) --version >/dev/null || { echo "Rust is needed: https://rustup.rs" >&2; exit 1; }
-	env -u CONDA_PREFIX VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --locked --target-dir $(TARGET)
+	@rm -f $(VENV)/.built $(VENV)/.built-*
+	env -u CONDA_PREFIX VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --profile $(PROFILE) --locked --target-dir $(TARGET)
 	@touch $@

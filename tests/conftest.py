@@ -13,9 +13,59 @@ import hypothesis
 import kinds
 import pytest
 
+# Where each module of tests runs. The full extent is every module. The extent `version`, for another Python, leaves out
+# those whose promise is kept by Rust code that no version of CPython changes. The extent `build`, for another build of a
+# version that has been tested, keeps those that meet the build itself: its C stack, its allocator, its exit, its calls.
+BUILD = {
+    "test_exit": "how the interpreter ends, and takes its threads along",
+    "test_garbage": "reference counts and the collector",
+    "test_lru_cache": "calls and keys, side by side with this build's functools",
+    "test_survival": "how much C stack a level of recursion takes",
+    "test_threads": "switches between threads",
+}
+VERSION = {
+    "test_bad_input": "how arguments are converted, and the words of CPython's own errors",
+    "test_cache": "calls, keys, str layouts, methods, pickling",
+    "test_coroutine_flights": "how tasks wait and are cancelled",
+    "test_coroutine_flights_failures": "the allocations that a step makes",
+    "test_coroutine_runtimes": "asyncio, uvloop and trio of this version",
+    "test_coroutines": "the coroutine protocol, StopIteration, and what inspect detects",
+    "test_cpython_lru_cache": "the tests are this version's own",
+    "test_frameworks": "the frameworks installed for this version",
+    "test_integrations": "the libraries installed for this version",
+    "test_memory_exhausted": "the allocations that a call makes",
+    "test_reentrancy": "what foreign code may do in the middle of a call",
+    "test_shared": "calls and pickles of the shared backend",
+    "test_shared_encoding": "the layouts of str and int, and pickle",
+    "test_shared_names": "code objects, from which a function's identity is made",
+    "test_typing": "the stub against this version's inspect",
+}
+FULL = {
+    "test_changed_root": "users and roots are the system's",
+    "test_examples": "the examples use nothing that the tests of a version leave out",
+    "test_extents": "these lists",
+    "test_readme": "the examples use nothing that the tests of a version leave out",
+    "test_shared_files": "files and their damages are the system's",
+    "test_shared_leaks": "descriptors and mappings are the system's",
+    "test_shared_processes": "kills and stops are the system's",
+    "test_strategies": "the order of entries is Rust's, against the model",
+}
+EXTENTS = {"build": [BUILD], "version": [BUILD, VERSION], "full": [BUILD, VERSION, FULL]}
+
 # A machine that is busy with other things is no failure.
 hypothesis.settings.register_profile("steady", parent=hypothesis.settings(), deadline=None)
 hypothesis.settings.load_profile("steady")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--extent", choices=EXTENTS, default="full", help="how many of the modules of tests run")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A module outside of the extent is not even imported. One that no list names always runs."""
+    extent = EXTENTS[config.getoption("extent")]
+    listed = any(collection_path.stem in modules for modules in EXTENTS["full"])
+    return True if listed and not any(collection_path.stem in modules for modules in extent) else None
 
 
 @pytest.fixture(scope="session", autouse=True)
