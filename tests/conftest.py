@@ -14,8 +14,8 @@ import kinds
 import pytest
 
 # Where each module of tests runs. The full extent is every module. The extent `version`, for another Python, leaves out
-# those whose promise is kept by Rust code that no version of CPython changes. The extent `build`, for another build of a
-# version that has been tested, keeps those that meet the build itself: its C stack, its allocator, its exit, its calls.
+# those whose promise is kept by Rust code that no version of CPython changes. The extent `build`, for another build
+# of a version that has been tested, keeps those that meet the build itself: its C stack, its exit, its calls.
 BUILD = {
     "test_exit": "how the interpreter ends, and takes its threads along",
     "test_garbage": "reference counts and the collector",
