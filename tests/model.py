@@ -2,6 +2,11 @@
 
 from dataclasses import dataclass
 
+from hypothesis import strategies as st
+from warp_cache.warp_cache import _ManualClock
+
+TTL = 5
+
 
 @dataclass
 class Entry:
@@ -76,3 +81,63 @@ class Model:
     def keys(self):
         self.drop_expired()
         return {entry.key for entry in self.entries}
+
+
+class Pair:
+    """A cached function and its model, which do everything together and must agree on all of it."""
+
+    def __init__(self, decorator, strategy, max_size, ttl):
+        self.model = Model(strategy, max_size, ttl)
+        self.clock = _ManualClock()
+        self.ran = False
+
+        def run(key):
+            self.ran = True
+            return ("value of", key)
+
+        with self.clock:
+            self.cached = decorator(strategy, max_size, ttl)(run)
+
+    def call(self, key):
+        self.ran = False
+        assert self.cached(key) == ("value of", key)
+        assert self.ran == self.model.call(key), f"the function ran: {self.ran}"
+
+    def invalidate(self, key):
+        assert self.cached.cache_invalidate(key) is self.model.invalidate(key)
+
+    def contains(self, key):
+        assert self.cached.cache_contains(key) is self.model.contains(key)
+
+    def clear(self, _key=None):
+        self.cached.cache_clear()
+        self.model.clear()
+
+    def advance(self, seconds):
+        self.clock.advance(seconds)
+        self.model.advance(seconds)
+
+    def check_info(self, _key=None):
+        # What the shared backend counts beside these is nothing of the model's.
+        assert self.cached.cache_info()[:4] == self.model.info()
+
+    def check_members(self, keys):
+        assert {key for key in keys if self.cached.cache_contains(key)} == self.model.keys()
+
+
+def steps(keys):
+    key = st.sampled_from(keys)
+    return st.lists(
+        st.one_of(
+            st.tuples(st.just("call"), key),
+            st.tuples(st.just("call"), key),
+            st.tuples(st.just("call"), key),
+            st.tuples(st.just("invalidate"), key),
+            st.tuples(st.just("contains"), key),
+            st.tuples(st.just("advance"), st.integers(0, TTL + 1)),
+            st.tuples(st.just("advance"), st.just(1)),
+            st.tuples(st.just("clear"), st.none()),
+            st.tuples(st.just("check_info"), st.none()),
+        ),
+        max_size=80,
+    )

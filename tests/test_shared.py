@@ -26,7 +26,7 @@ import pytest
 import shared_workers as workers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model import Model
+from model import TTL, Pair, steps
 from shared_workers import in_child, outside, printed, recorded, script
 from steps import drive, settle
 from warp_cache.warp_cache import _ManualClock
@@ -1458,68 +1458,19 @@ def test_many_shards_keep_mostly_what_was_used_last():
 
 # Which one goes
 
-TTL = 5
 
-
-class Pair:
-    """A cached function and its model, which do everything together and must agree on all of it."""
-
+class SharedPair(Pair):
     def __init__(self, strategy, max_size, ttl):
-        self.model = Model(strategy, max_size, ttl)
-        self.clock = _ManualClock()
-        self.ran = False
-
-        def run(key):
-            self.ran = True
-            return "value of", key
-
-        with self.clock:
-            self.cached = shared(strategy, max_size, ttl)(run)
-
-    def call(self, key):
-        self.ran = False
-        assert self.cached(key) == ("value of", key)
-        assert self.ran == self.model.call(key), f"the function ran: {self.ran}"
-
-    def invalidate(self, key):
-        assert self.cached.cache_invalidate(key) is self.model.invalidate(key)
-
-    def contains(self, key):
-        assert self.cached.cache_contains(key) is self.model.contains(key)
-
-    def clear(self, _key=None):
-        self.cached.cache_clear()
-        self.model.clear()
-
-    def advance(self, seconds):
-        self.clock.advance(seconds)
-        self.model.advance(seconds)
+        super().__init__(shared, strategy, max_size, ttl)
 
     def check_info(self, _key=None):
-        assert self.cached.cache_info() == (*self.model.info(), 0)
-
-    def check_members(self, keys):
-        assert {key for key in keys if self.cached.cache_contains(key)} == self.model.keys()
+        super().check_info()
+        assert self.cached.cache_info()[4:] == (0,)
 
     def finish(self, keys):
         self.check_info()
         self.check_members(keys)
         self.cached.cache_unlink()
-
-
-def steps(keys):
-    key = st.sampled_from(keys)
-    return st.lists(
-        st.one_of(
-            *[st.tuples(st.just("call"), key)] * 4,
-            st.tuples(st.just("invalidate"), key),
-            st.tuples(st.just("contains"), key),
-            st.tuples(st.just("advance"), st.integers(0, TTL + 1)),
-            st.tuples(st.just("clear"), st.none()),
-            st.tuples(st.just("check_info"), st.none()),
-        ),
-        max_size=80,
-    )
 
 
 SOME_KEYS = [-1, -2, 0, 1, 2, 2**70, "", "a", "\ud800", "long" * 50, ("a", 1), b"x"]
@@ -1532,7 +1483,7 @@ def test_the_cache_agrees_with_the_model(strategy, max_size, ttl):
     @settings(max_examples=10, deadline=None, database=None)
     @given(steps(SOME_KEYS))
     def agree(sequence):
-        pair = Pair(strategy, max_size, ttl)
+        pair = SharedPair(strategy, max_size, ttl)
         for name, argument in sequence:
             getattr(pair, name)(argument)
         pair.finish(SOME_KEYS)
@@ -1545,7 +1496,7 @@ def test_the_cache_agrees_with_the_model(strategy, max_size, ttl):
 @every_strategy
 def test_a_long_random_trace_agrees_with_the_model(strategy, max_size, ttl):
     rng = random.Random(f"{strategy} {max_size} {ttl}")
-    pair = Pair(strategy, max_size, ttl)
+    pair = SharedPair(strategy, max_size, ttl)
     for key in range(max_size):
         pair.call(key)
     for _ in range(1000 if max_size > 64 else 2000):
@@ -1560,7 +1511,7 @@ def test_a_long_random_trace_agrees_with_the_model(strategy, max_size, ttl):
 @every_strategy
 def test_two_users_of_one_cache_agree_with_one_model(strategy):
     rng = random.Random(strategy)
-    one, other = Pair(strategy, 16, None), Pair(strategy, 16, None)
+    one, other = SharedPair(strategy, 16, None), SharedPair(strategy, 16, None)
     other.model = one.model
     for _ in range(2000):
         rng.choice([one, other]).call(rng.randrange(40))

@@ -7,9 +7,8 @@ from datetime import timedelta
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from kinds import both_kinds, cache, lru_cache
-from model import Model
+from model import TTL, Pair, steps
 from warp_cache.warp_cache import _ManualClock
 
 from warp_cache import Strategy
@@ -17,7 +16,6 @@ from warp_cache import Strategy
 pytestmark = both_kinds
 
 STRATEGIES = ["lru", "mru", "fifo", "lfu"]
-TTL = 5
 
 
 class Colliding:
@@ -34,65 +32,6 @@ class Colliding:
 
     def __repr__(self):
         return f"Colliding({self.number})"
-
-
-class Pair:
-    """A cached function and its model, which do everything together and must agree on all of it."""
-
-    def __init__(self, strategy, max_size, ttl):
-        self.model = Model(strategy, max_size, ttl)
-        self.clock = _ManualClock()
-        self.ran = False
-
-        def run(key):
-            self.ran = True
-            return ("value of", key)
-
-        with self.clock:
-            self.cached = cache(strategy, max_size, ttl)(run)
-
-    def call(self, key):
-        self.ran = False
-        assert self.cached(key) == ("value of", key)
-        assert self.ran == self.model.call(key), f"the function ran: {self.ran}"
-
-    def invalidate(self, key):
-        assert self.cached.cache_invalidate(key) is self.model.invalidate(key)
-
-    def contains(self, key):
-        assert self.cached.cache_contains(key) is self.model.contains(key)
-
-    def clear(self, _key=None):
-        self.cached.cache_clear()
-        self.model.clear()
-
-    def advance(self, seconds):
-        self.clock.advance(seconds)
-        self.model.advance(seconds)
-
-    def check_info(self, _key=None):
-        assert self.cached.cache_info() == self.model.info()
-
-    def check_members(self, keys):
-        assert {key for key in keys if self.cached.cache_contains(key)} == self.model.keys()
-
-
-def steps(keys):
-    key = st.sampled_from(keys)
-    return st.lists(
-        st.one_of(
-            st.tuples(st.just("call"), key),
-            st.tuples(st.just("call"), key),
-            st.tuples(st.just("call"), key),
-            st.tuples(st.just("invalidate"), key),
-            st.tuples(st.just("contains"), key),
-            st.tuples(st.just("advance"), st.integers(0, TTL + 1)),
-            st.tuples(st.just("advance"), st.just(1)),
-            st.tuples(st.just("clear"), st.none()),
-            st.tuples(st.just("check_info"), st.none()),
-        ),
-        max_size=80,
-    )
 
 
 KEYS = {
@@ -112,7 +51,7 @@ def test_cache_agrees_with_the_model(strategy, max_size, ttl, kind, watch):
     @settings(max_examples=15, deadline=None, database=None)
     @given(steps(KEYS[kind]))
     def agree(sequence):
-        pair = Pair(strategy, max_size, ttl)
+        pair = Pair(cache, strategy, max_size, ttl)
         for name, argument in sequence:
             getattr(pair, name)(argument)
             if watch == "every step":
@@ -128,7 +67,7 @@ def test_cache_agrees_with_the_model(strategy, max_size, ttl, kind, watch):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_long_random_trace_agrees_with_the_model(strategy, max_size, ttl):
     rng = random.Random(f"{strategy} {max_size} {ttl}")
-    pair = Pair(strategy, max_size, ttl)
+    pair = Pair(cache, strategy, max_size, ttl)
     for _ in range(5000):
         pair.call(int(rng.paretovariate(0.7)) % (3 * max_size))
         if rng.random() < 0.02:

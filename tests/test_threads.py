@@ -261,17 +261,14 @@ def test_full_collection_in_eq_and_del_of_every_thread(decorator):
 
     cached = decorator(lambda key: (key.number, Value()))
     gc.collect()
-    gc.freeze()
-    try:
+    gc.freeze()  # for good: what is thawed would be searched by every collection of the tests to come
 
-        def body():
-            for step in range(4):
-                assert cached(Collecting(step % 3))[0] == step % 3
+    def body():
+        for step in range(4):
+            assert cached(Collecting(step % 3))[0] == step % 3
 
-        together(*[body] * THREADS)
-        cached.cache_clear()
-    finally:
-        gc.unfreeze()
+    together(*[body] * THREADS)
+    cached.cache_clear()
     assert cached.cache_info().current_size == 0
 
 
