@@ -58,7 +58,7 @@ bench: build $(VENV)/.tools ## Measure against functools.lru_cache
 lint: build $(VENV)/.tools ## Check formatting, lints, types and documentation
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --no-default-features -- -D warnings
-	PYO3_PYTHON=$(abspath $(BIN)/python) $(CARGO) clippy -- -D warnings
+	PYO3_PYTHON=$(abspath $(BIN)/python) $(CARGO) clippy --features testing -- -D warnings
 	PYO3_PYTHON=$(abspath $(BIN)/python) RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
 	$(BIN)/ruff check $(PYTHON_FILES)
 	$(BIN)/ruff format --check $(PYTHON_FILES)
@@ -89,5 +89,5 @@ $(VENV)/.maturin: $(VENV)/.made pyproject.toml
 $(BUILT): $(VENV)/.maturin $(SOURCES)
 	@$(CARGO) --version >/dev/null || { echo "Rust is needed: https://rustup.rs" >&2; exit 1; }
 	@rm -f $(VENV)/.built $(VENV)/.built-*
-	env -u CONDA_PREFIX VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --profile $(PROFILE) --locked --target-dir $(TARGET)
+	env -u CONDA_PREFIX VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --profile $(PROFILE) --features testing --locked --target-dir $(TARGET)
 	@touch $@

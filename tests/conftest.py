@@ -13,6 +13,8 @@ import hypothesis
 import kinds
 import pytest
 
+import warp_cache
+
 # Where each module of tests runs. The full extent is every module. The extent `version`, for another Python, leaves out
 # those whose promise is kept by Rust code that no version of CPython changes. The extent `build`, for another build
 # of a version that has been tested, keeps those that meet the build itself: its C stack, its exit, its calls.
@@ -55,6 +57,11 @@ EXTENTS = {"build": [BUILD], "version": [BUILD, VERSION], "full": [BUILD, VERSIO
 # A machine that is busy with other things is no failure.
 hypothesis.settings.register_profile("steady", parent=hypothesis.settings(), deadline=None)
 hypothesis.settings.load_profile("steady")
+
+
+def pytest_configure() -> None:
+    if not hasattr(warp_cache.warp_cache, "_ManualClock"):
+        pytest.exit("this warp_cache was built without the hooks of its tests: `make build` has them", returncode=4)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

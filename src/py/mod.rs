@@ -36,6 +36,8 @@ pub(crate) mod signature;
 pub(crate) mod spare;
 pub(crate) mod steps;
 pub(crate) mod stop;
+#[cfg(feature = "testing")]
+pub(crate) mod testing;
 pub(crate) mod thread;
 
 use pyo3::prelude::*;
@@ -57,11 +59,9 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("SharedRegion", info::shared_region_type(py)?)?;
     module.add("SharedCacheWarning", py.get_type::<error::SharedCacheWarning>())?;
     module.add("CachedFunction", cached_function_type::cached_function_type(py)?)?;
-    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-    // For tests, and so not among the names that the package exports.
-    #[cfg(unix)]
-    module.setattr("_codec", encoding::codec_for_tests(py)?)?;
-    module.setattr("_ManualClock", py.get_type::<clock::PyManualClock>())
+    #[cfg(feature = "testing")]
+    testing::register(module)?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))
 }
 
 /// Makes what would else be made when it is first needed: by then, memory may have run out, or the files of Python's library be

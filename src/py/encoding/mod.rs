@@ -4,10 +4,7 @@
 //! of the values are pickled. The rest of the keys are walked along, as `structure` says: equal objects have equal pickles
 //! only by chance, and the bytes of equal keys must be equal.
 
-mod for_tests;
 mod structure;
-
-pub(crate) use for_tests::codec_for_tests;
 
 use super::error;
 use super::ffi::{self, Arg, Digits, Object, Raised, Text, View};

@@ -1,13 +1,14 @@
 //! The codec as tests see it: `_codec`, a namespace of functions.
 
-use super::{Parts, TooLarge, Undecoded, Unencoded};
+use crate::py::encoding::{self, TooLarge, Undecoded, Unencoded};
 use crate::py::ffi::{self, Arg};
+use crate::py::key::Parts;
 use pyo3::exceptions::{PyLookupError, PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyModule, PyTuple};
 
 /// Makes the namespace.
-pub(crate) fn codec_for_tests(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
+pub(super) fn namespace(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     let module = PyModule::new(py, "_codec")?;
     module.add_function(wrap_pyfunction!(encode_key, &module)?)?;
     module.add_function(wrap_pyfunction!(encode_native_key, &module)?)?;
@@ -52,7 +53,7 @@ fn encode_key<'py>(
 ) -> PyResult<Bound<'py, PyBytes>> {
     let py = args.py();
     let mut out = Vec::new();
-    with_parts(args, names, is_apart, |parts| super::encode_key(py, parts, typed, limit, &mut out))
+    with_parts(args, names, is_apart, |parts| encoding::encode_key(py, parts, typed, limit, &mut out))
         .map_err(|error| raise(py, error))?;
     Ok(PyBytes::new(py, &out))
 }
@@ -68,7 +69,7 @@ fn encode_native_key<'py>(
     is_apart: bool,
 ) -> PyResult<Option<Bound<'py, PyBytes>>> {
     let mut out = Vec::new();
-    let written = with_parts(args, names, is_apart, |parts| super::encode_native_key(parts, typed, limit, &mut out));
+    let written = with_parts(args, names, is_apart, |parts| encoding::encode_native_key(parts, typed, limit, &mut out));
     let written = written.map_err(|TooLarge| too_large())?;
     Ok(written.then(|| PyBytes::new(args.py(), &out)))
 }
@@ -80,7 +81,7 @@ fn encode_native_key<'py>(
 fn encode_value<'py>(value: &Bound<'py, PyAny>, limit: u32) -> PyResult<Bound<'py, PyBytes>> {
     let py = value.py();
     let mut out = Vec::new();
-    super::encode_value(py, value.as_unbound(), limit, &mut out).map_err(|error| raise(py, error))?;
+    encoding::encode_value(py, value.as_unbound(), limit, &mut out).map_err(|error| raise(py, error))?;
     Ok(PyBytes::new(py, &out))
 }
 
@@ -88,7 +89,7 @@ fn encode_value<'py>(value: &Bound<'py, PyAny>, limit: u32) -> PyResult<Bound<'p
 #[pyfunction]
 #[allow(clippy::doc_markdown, reason = "help() shows this text as it stands")]
 fn decode_value(py: Python<'_>, bytes: &[u8]) -> PyResult<Py<PyAny>> {
-    match super::decode_value(py, bytes) {
+    match encoding::decode_value(py, bytes) {
         Ok(value) => Ok((*value).clone_ref(py)),
         Err(Undecoded::Damaged) => Err(PyLookupError::new_err("damaged")),
         Err(Undecoded::Raised(raised)) => Err(raised.fetch(py)),
@@ -98,7 +99,7 @@ fn decode_value(py: Python<'_>, bytes: &[u8]) -> PyResult<Py<PyAny>> {
 /// The same, as one item of a tuple, where no foreign code has to run, and else an empty tuple.
 #[pyfunction]
 fn decode_native<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyTuple>> {
-    match super::decode_native(py, bytes) {
+    match encoding::decode_native(py, bytes) {
         Some(value) => PyTuple::new(py, [value.bind(py)]),
         None => Ok(PyTuple::empty(py)),
     }
