@@ -7,13 +7,15 @@ CARGO ?= cargo
 # The Cargo profile of the extension: `release` is what users get, `ci` compiles sooner. And how many of the tests run on
 # this Python: see `--extent` in tests/conftest.py.
 PROFILE ?= release
+# Cargo features: `testing` has the hooks of the tests, `plain` goes without tricks on the interpreter.
+FEATURES ?= testing
 EXTENT ?= full
 
 BIN := $(VENV)/bin
 # A build folder for each interpreter, so that going from one to another compiles nothing again.
 TARGET := $(or $(CARGO_TARGET_DIR),target)/$(notdir $(VENV))
-# What the virtual environment holds was built with this profile, and is built again for another.
-BUILT := $(VENV)/.built-$(PROFILE)
+# What the virtual environment holds was built with this profile, and is built again for another, or for other features.
+BUILT := $(VENV)/.built-$(PROFILE)-$(FEATURES)
 TOOLS := pytest>=9.0 hypothesis pytest-benchmark pytest-xdist mypy pyright[nodejs] typing-extensions ruff \
 	aiohttp anyio async_lru beartype django fastapi httpx pydantic trio uvloop;sys_platform!="win32"
 SOURCES := $(shell find src -name '*.rs') build.rs Cargo.toml Cargo.lock pyproject.toml warp_cache.pyi
@@ -89,5 +91,5 @@ $(VENV)/.maturin: $(VENV)/.made pyproject.toml
 $(BUILT): $(VENV)/.maturin $(SOURCES)
 	@$(CARGO) --version >/dev/null || { echo "Rust is needed: https://rustup.rs" >&2; exit 1; }
 	@rm -f $(VENV)/.built $(VENV)/.built-*
-	env -u CONDA_PREFIX VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --profile $(PROFILE) --features testing --locked --target-dir $(TARGET)
+	env -u CONDA_PREFIX VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --profile $(PROFILE) --features $(FEATURES) --locked --target-dir $(TARGET)
 	@touch $@

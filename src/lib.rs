@@ -25,6 +25,8 @@ pub mod flight;
 pub mod flights;
 mod index;
 pub mod options;
+#[cfg(feature = "python")]
+pub(crate) mod plain;
 pub mod policy;
 pub mod reserve;
 pub mod stats;

@@ -94,6 +94,7 @@ mod seam {
 #[cfg(all(feature = "python", Py_GIL_DISABLED))]
 mod seam {
     use super::Token;
+    use crate::plain::PLAIN;
     use pyo3::ffi::{PyMutex, PyMutex_Lock, PyMutex_Unlock};
     use std::cell::UnsafeCell;
     use std::sync::atomic::{AtomicU8, Ordering};
@@ -127,7 +128,7 @@ mod seam {
     impl<T> Drop for Lent<'_, T> {
         #[inline(always)]
         fn drop(&mut self) {
-            if self.0.bits().compare_exchange(LOCKED, FREE, Ordering::Release, Ordering::Relaxed).is_err() {
+            if PLAIN || self.0.bits().compare_exchange(LOCKED, FREE, Ordering::Release, Ordering::Relaxed).is_err() {
                 // SAFETY: `lend` locked this mutex on this thread, and nobody else unlocks it.
                 unsafe { PyMutex_Unlock(self.0.mutex.get()) }
             }
@@ -143,7 +144,7 @@ mod seam {
         /// Lends the state for the length of a scope that must not call Python.
         #[inline(always)]
         pub fn lend(&self, _: Token<'_>) -> Lent<'_, T> {
-            if self.bits().compare_exchange(FREE, LOCKED, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            if PLAIN || self.bits().compare_exchange(FREE, LOCKED, Ordering::Acquire, Ordering::Relaxed).is_err() {
                 // SAFETY: the mutex is initialised, does not move while it is lent, and the token proves that this thread is
                 // attached, as `PyMutex_Lock` asks.
                 unsafe { PyMutex_Lock(self.mutex.get()) };
@@ -216,6 +217,9 @@ pub(crate) fn is_reachable_elsewhere(object: &pyo3::ffi::PyObject) -> bool {
 #[cfg(all(feature = "python", Py_GIL_DISABLED))]
 #[inline(always)]
 fn is_own(object: &pyo3::ffi::PyObject) -> bool {
+    if crate::plain::PLAIN {
+        return false;
+    }
     let this: usize;
     // What the interpreter marks a thread's objects with: the address of the thread's own block.
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -245,8 +249,10 @@ pub(crate) fn count_lazily(object: &pyo3::Bound<'_, pyo3::PyAny>) {
             /// Exported from 3.14 on, and not declared by pyo3.
             fn PyUnstable_Object_EnableDeferredRefcount(object: *mut pyo3::ffi::PyObject) -> std::ffi::c_int;
         }
-        // SAFETY: the thread is attached, and the object alive. It says no where the object cannot be counted so.
-        let _ = unsafe { PyUnstable_Object_EnableDeferredRefcount(object.as_ptr()) };
+        if !crate::plain::PLAIN {
+            // SAFETY: the thread is attached, and the object alive. It says no where the object cannot be counted so.
+            let _ = unsafe { PyUnstable_Object_EnableDeferredRefcount(object.as_ptr()) };
+        }
     }
     #[cfg(not(all(Py_GIL_DISABLED, Py_3_14)))]
     let _ = object;

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use super::ffi::Object;
+use crate::plain::PLAIN;
 use crate::sync::each_thread;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -68,6 +69,9 @@ unsafe extern "C" {
 /// Brings a dead awaitable to life, if one is kept.
 #[inline(always)]
 pub(super) fn revive(py: Python<'_>) -> Option<NonNull<ffi::PyObject>> {
+    if PLAIN {
+        return None;
+    }
     let object = SPARE.with(py, Spare::pop)?;
     // SAFETY: the object is dead, all its memory is there, and its reference to its type has been kept.
     unsafe { _Py_NewReference(object.as_ptr()) };
@@ -81,7 +85,7 @@ pub(super) fn revive(py: Python<'_>) -> Option<NonNull<ffi::PyObject>> {
 /// a value, and nobody else has it.
 #[inline(always)]
 pub(super) unsafe fn keep(py: Python<'_>, dead: *mut ffi::PyObject) -> bool {
-    SPARE.with(py, |spare| spare.push(dead))
+    !PLAIN && SPARE.with(py, |spare| spare.push(dead))
 }
 
 /// Drops what a dead awaitable had: at once or, if that happens deep inside the dropping of another, after that.

@@ -8,6 +8,8 @@
 use super::error::exception;
 use super::ffi::{self as bridge, Arg, Object, Raised};
 use super::spare::own;
+#[cfg(Py_3_12)]
+use crate::plain::PLAIN;
 use pyo3::exceptions::{PyImportError, PyStopIteration};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -32,6 +34,9 @@ pub(super) unsafe fn end(py: Python<'_>, place: &Place, value: Object) -> *mut f
     unsafe {
         if value.as_ptr() == ffi::Py_None() {
             return null_mut();
+        }
+        if PLAIN {
+            return end_plainly(py, &value);
         }
         let stop = place.load(Ordering::Relaxed).cast::<ffi::PyStopIterationObject>();
         if stop.is_null() || !is_as_new(stop) {

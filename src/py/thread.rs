@@ -39,6 +39,7 @@ mod implementation {
 #[cfg(not(Py_3_14))]
 mod implementation {
     use super::super::ffi::raised::Raised;
+    use crate::plain::PLAIN;
     use pyo3::exceptions::PyRecursionError;
     use pyo3::prelude::*;
     use std::cell::Cell;
@@ -64,7 +65,7 @@ mod implementation {
 
     #[inline(always)]
     fn is_on_first(here: usize) -> bool {
-        here.wrapping_sub(FIRST.0.load(Relaxed)) < FIRST.1.load(Relaxed)
+        !PLAIN && here.wrapping_sub(FIRST.0.load(Relaxed)) < FIRST.1.load(Relaxed)
     }
 
     /// Where the stack has got to: an address in it is as good as the stack pointer.

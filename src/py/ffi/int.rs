@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use crate::plain::PLAIN;
 use pyo3::ffi;
 
 /// The layout of an int: where its digits are, and the word that has their number.
@@ -55,6 +56,12 @@ pub(super) mod int_tag {
 /// `object` is an int or a bool.
 #[inline]
 pub(super) unsafe fn compact(object: *mut ffi::PyObject) -> Option<isize> {
+    if PLAIN {
+        let mut overflow = 0;
+        // SAFETY: the thread is attached, and the caller says that it is an int: nothing foreign runs.
+        let value = unsafe { ffi::PyLong_AsLongAndOverflow(object, &raw mut overflow) };
+        return isize::try_from(value).ok().filter(|value| overflow == 0 && value.unsigned_abs() < 1 << 30);
+    }
     // SAFETY: the caller says that it is an int, and `check_layouts` has seen that ints look like this.
     let int = unsafe { &*object.cast::<Int>() };
     // A digit has at most 30 bits; an int of no digits still has the place of one.
@@ -69,6 +76,9 @@ pub(super) unsafe fn are_equal_ints(left: *mut ffi::PyObject, right: *mut ffi::P
     unsafe {
         if let (Some(one), Some(other)) = (compact(left), compact(right)) {
             return one == other;
+        }
+        if PLAIN {
+            return ffi::PyObject_RichCompareBool(left, right, ffi::Py_EQ) == 1;
         }
         let (left, right) = (left.cast::<Int>(), right.cast::<Int>());
         let digits = |int: *mut Int| std::slice::from_raw_parts((&raw const (*int).digit), int_tag::digits((*int).tag));
