@@ -222,8 +222,8 @@ for lasting in (False, True)[: int(sys.argv[3])]:
         except MemoryError:
             continue
         except SystemError as error:
-            # Where Python has lost a MemoryError itself: its own words between two of its own frames, or ours if the error
-            # was on its way through one of ours.
+            # Where Python has lost a MemoryError itself: its own words between two of its own frames, or ours, if the
+            # error was on its way through one of ours.
             words = ("error return without exception set", "an error was reported, and no exception was set")
             assert str(error) in words, error
             continue
