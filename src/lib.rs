@@ -4,10 +4,10 @@
 //!                  f(x, k=1)                          foreign code that may run, with no lock or borrow of ours held
 //!                      │
 //!  py/ffi              ▼  vectorcall: the caller's own array
-//!  py/key              key ────────────────────────►  __hash__
+//!  py/signature, key   key ────────────────────────►  __hash__
 //!  backend/memory      look up ────────────────────►  __eq__, where identity and built-in types do not decide
 //!  store, policy       ├─ hit ──► return the value
-//!  py/cached_function  └─ miss ─► call the function ─►  the user's function
+//!  py/calls            └─ miss ─► call the function ─►  the user's function
 //!  backend/memory                 keep the value
 //!                                 drop what left ───►  __del__
 //!                                 return the value

@@ -43,6 +43,7 @@ VERSION = {
     "test_typing": "the stub against this version's inspect",
 }
 FULL = {
+    "test_architecture": "a text and the sources",
     "test_changed_root": "users and roots are the system's",
     "test_examples": "the examples use nothing that the tests of a version leave out",
     "test_extents": "these lists",
