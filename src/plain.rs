@@ -5,8 +5,8 @@
 //!
 //! | | where |
 //! | --- | --- |
-//! | a dead awaitable is brought to life (`_Py_NewReference`) | `py/spare.rs` |
-//! | the `StopIteration` that ends an await is used again | `py/stop.rs` |
+//! | a dead awaitable is brought to life (`_Py_NewReference`) | `py/awaiting/spare.rs` |
+//! | the `StopIteration` that ends an await is used again | `py/awaiting/stop.rs` |
 //! | small ints are read and compared in place | `py/ffi/int.rs` |
 //! | the first stack's addresses tell its thread | `py/thread.rs` |
 //! | a `PyMutex` is taken and given back in line, without the GIL | `sync.rs` |

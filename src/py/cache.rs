@@ -1,6 +1,6 @@
 //! The cache of one function: its entries, and the computations that are on the way to become some.
 
-use super::async_flight::{self, Flights};
+use super::awaiting::async_flight::{self, Flights};
 use super::entries::Entries;
 use super::ffi::Raised;
 use super::key::CallKey;

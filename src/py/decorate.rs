@@ -1,6 +1,6 @@
 //! Puts a cache in front of a function.
 
-use super::async_flight::Flights;
+use super::awaiting::async_flight::Flights;
 use super::cache::Cache;
 use super::cached_function::{self, CachedFunction};
 use super::cached_function_type::{CACHE_METHODS, cached_function_type};

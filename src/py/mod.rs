@@ -1,8 +1,6 @@
 //! The bridge to Python: nothing outside this folder but the module itself and the lock names it.
 
-pub(crate) mod arguments;
-pub(crate) mod async_flight;
-pub(crate) mod awaitable;
+pub(crate) mod awaiting;
 pub(crate) mod cache;
 pub(crate) mod cached_function;
 pub(crate) mod cached_function_type;
@@ -10,14 +8,12 @@ pub(crate) mod calls;
 pub(crate) mod clock;
 pub(crate) mod decorate;
 pub(crate) mod decorator;
-pub(crate) mod driven;
 #[cfg(unix)]
 pub(crate) mod encoded;
 #[cfg(unix)]
 pub(crate) mod encoding;
 pub(crate) mod entries;
 pub(crate) mod error;
-pub(crate) mod event_loop;
 pub(crate) mod ffi;
 pub(crate) mod function_kind;
 #[cfg(unix)]
@@ -28,14 +24,10 @@ pub(crate) mod key;
 pub(crate) mod method;
 pub(crate) mod names;
 pub(crate) mod parameters;
-pub(crate) mod pending_call;
 pub(crate) mod settings;
 #[cfg(unix)]
 pub(crate) mod shared;
 pub(crate) mod signature;
-pub(crate) mod spare;
-pub(crate) mod steps;
-pub(crate) mod stop;
 #[cfg(feature = "testing")]
 pub(crate) mod testing;
 pub(crate) mod thread;
@@ -48,7 +40,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ffi::check_interpreter(py)?;
     ffi::report_bugs_only();
     ffi::check_layouts(py)?;
-    stop::check_layout(py)?;
+    awaiting::stop::check_layout(py)?;
     make_now(py)?;
     decorator::register(module)?;
     module.add("Strategy", info::strategy_type(py)?)?;
@@ -68,13 +60,13 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
 /// out of reach.
 fn make_now(py: Python<'_>) -> PyResult<()> {
     names::of(py);
-    awaitable::awaitable_type(py)?;
-    steps::steps_type(py)?;
+    awaiting::awaitable::awaitable_type(py)?;
+    awaiting::steps::steps_type(py)?;
     let _ = (
-        py.get_type::<async_flight::AsyncFlight>(),
+        py.get_type::<awaiting::async_flight::AsyncFlight>(),
         py.get_type::<parameters::Unhashable>(),
-        py.get_type::<pending_call::PendingCall>(),
+        py.get_type::<awaiting::pending_call::PendingCall>(),
         py.get_type::<pyo3::panic::PanicException>(),
     );
-    async_flight::prepare(py)
+    awaiting::async_flight::prepare(py)
 }

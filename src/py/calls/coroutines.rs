@@ -2,13 +2,13 @@
 
 use super::{Answer, Backend, Miss, Outcome};
 use crate::backend::memory::Tally;
-use crate::py::arguments::Arguments;
-use crate::py::awaitable;
+use crate::py::awaiting::arguments::Arguments;
+use crate::py::awaiting::awaitable;
+use crate::py::awaiting::driven;
+use crate::py::awaiting::pending_call::PendingCall;
 use crate::py::cached_function::CachedFunction;
-use crate::py::driven;
 use crate::py::ffi::{self, Call, Object, Raised};
 use crate::py::key::{CallKey, KeptKey, Lone};
-use crate::py::pending_call::PendingCall;
 use pyo3::prelude::*;
 
 /// Caches what the function's coroutine returns.

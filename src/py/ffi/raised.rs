@@ -76,7 +76,7 @@ pub(super) fn no_memory(_: Python<'_>) -> Raised {
 }
 
 /// Runs `body`, and tells pyo3 that the thread is attached. Only called where it is: by what the interpreter calls, and by what
-/// owns an [`Object`].
+/// owns an [`Object`](super::Object).
 pub(crate) fn attached<R>(body: impl FnOnce(Python<'_>) -> R) -> R {
     // SAFETY: the thread is attached, so that the interpreter runs.
     unsafe { Python::attach_unchecked(body) }

@@ -1,7 +1,7 @@
 //! What a function was called with, kept to call it again.
 
-use super::ffi::{self, Arg, Given, Object, Raised};
-use super::key::Key;
+use crate::py::ffi::{self, Arg, Given, Object, Raised};
+use crate::py::key::Key;
 use pyo3::PyTraverseError;
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;

@@ -9,14 +9,15 @@
 
 #![allow(unsafe_code)]
 
-use super::driven::attribute_of_finished;
-use super::error::exception;
-use super::ffi::{self as bridge, Arg, Given, Object, Raised};
-use super::method::{self, Answer, methods, slot};
-use super::pending_call::{PendingCall, Status, Step};
-use super::spare::{self, own};
-use super::steps::{self, Protocol};
-use super::{names, stop, thread};
+use crate::py::awaiting::driven::attribute_of_finished;
+use crate::py::awaiting::pending_call::{PendingCall, Status, Step};
+use crate::py::awaiting::spare::{self, own};
+use crate::py::awaiting::steps::{self, Protocol};
+use crate::py::awaiting::stop;
+use crate::py::error::exception;
+use crate::py::ffi::{self as bridge, Arg, Given, Object, Raised};
+use crate::py::method::{self, Answer, methods, slot};
+use crate::py::{names, thread};
 use crate::sync::is_reachable_elsewhere;
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError};
 use pyo3::ffi;

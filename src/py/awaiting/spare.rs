@@ -5,8 +5,8 @@
 
 #![allow(unsafe_code)]
 
-use super::ffi::Object;
 use crate::plain::PLAIN;
+use crate::py::ffi::Object;
 use crate::sync::each_thread;
 use pyo3::ffi;
 use pyo3::prelude::*;

@@ -16,13 +16,13 @@
 mod part;
 mod seat;
 
-use super::arguments::Arguments;
-use super::async_flight::{AsyncFlight, Entered};
-use super::cached_function::CachedFunction;
-use super::driven::{attribute_of_finished, close, close_quietly, is_suspended, throw_into};
-use super::error::exception;
-use super::ffi::{self, Arg, Object, Raised, Sent};
-use super::key::{KeptKey, Stored};
+use crate::py::awaiting::arguments::Arguments;
+use crate::py::awaiting::async_flight::{AsyncFlight, Entered};
+use crate::py::awaiting::driven::{attribute_of_finished, close, close_quietly, is_suspended, throw_into};
+use crate::py::cached_function::CachedFunction;
+use crate::py::error::exception;
+use crate::py::ffi::{self, Arg, Object, Raised, Sent};
+use crate::py::key::{KeptKey, Stored};
 use crate::sync::Exclusive;
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};

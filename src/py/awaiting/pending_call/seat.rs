@@ -2,7 +2,7 @@
 
 use crate::flight::Ticket;
 use crate::flights::{self, Handle, Table};
-use crate::py::async_flight::{AsyncFlight, Landing};
+use crate::py::awaiting::async_flight::{AsyncFlight, Landing};
 use crate::py::cached_function::CachedFunction;
 use crate::py::ffi::Object;
 use pyo3::PyTraverseError;

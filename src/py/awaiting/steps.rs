@@ -2,8 +2,8 @@
 //!
 //! The object is no iterator, as a coroutine is none; but `yield from f(x).__await__()` asks for one.
 
-use super::ffi::{Arg, Given};
-use super::method::{self, methods};
+use crate::py::ffi::{Arg, Given};
+use crate::py::method::{self, methods};
 use pyo3::PyTraverseError;
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;

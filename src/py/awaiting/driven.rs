@@ -1,7 +1,7 @@
 //! A coroutine, or another awaitable, as the one who drives it sees it.
 
-use super::ffi::{self, Arg, Object, Raised, Sent};
-use super::names;
+use crate::py::ffi::{self, Arg, Object, Raised, Sent};
+use crate::py::names;
 use pyo3::exceptions::{PyStopIteration, PyTypeError};
 use pyo3::prelude::*;
 use std::ffi::CStr;

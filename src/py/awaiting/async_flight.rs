@@ -4,11 +4,11 @@
 //! carries it, and the tasks that it starts inherit it; and each flight knows the others that calls made in its context
 //! lead or wait for. Before a call waits, it follows these from where it is going, and does not go where it came from.
 
-use super::event_loop::{EventLoop, Signal};
-use super::ffi::{self, ContextToken, ContextVar, Object, Raised};
-use super::key::Key;
 use crate::flight::Ticket;
 use crate::flights::{self, Handle, Home, LockedFlight};
+use crate::py::awaiting::event_loop::{EventLoop, Signal};
+use crate::py::ffi::{self, ContextToken, ContextVar, Object, Raised};
+use crate::py::key::Key;
 use crate::sync::Exclusive;
 use hashbrown::{HashMap, HashSet};
 use pyo3::PyTraverseError;

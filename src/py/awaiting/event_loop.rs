@@ -3,7 +3,7 @@
 //! asyncio, with whatever loop, and trio are known by what they say of the running thread; neither is imported for it. A
 //! coroutine that is driven by anything else runs nowhere, and never has to sleep.
 
-use super::ffi::{self, Object};
+use crate::py::ffi::{self, Object};
 use pyo3::PyTraverseError;
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;

@@ -5,11 +5,11 @@
 
 #![allow(unsafe_code)]
 
-use super::error::exception;
-use super::ffi::{self as bridge, Arg, Object, Raised};
-use super::spare::own;
 #[cfg(Py_3_12)]
 use crate::plain::PLAIN;
+use crate::py::awaiting::spare::own;
+use crate::py::error::exception;
+use crate::py::ffi::{self as bridge, Arg, Object, Raised};
 use pyo3::exceptions::{PyImportError, PyStopIteration};
 use pyo3::ffi;
 use pyo3::prelude::*;
