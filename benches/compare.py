@@ -10,6 +10,8 @@ checked before it is timed.
 from __future__ import annotations
 
 import argparse
+import datetime
+import decimal
 import functools
 import itertools
 import json
@@ -19,9 +21,10 @@ import statistics
 import sys
 import sysconfig
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import warp_cache
 
@@ -57,11 +60,16 @@ def compiled(row: Row, names: dict[str, Any]) -> Callable[[int], float]:
 
 
 def pair(
-    call: str, function: Callable[..., Any], *, ours: dict[str, Any] | None = None, **names: Any
+    call: str,
+    function: Callable[..., Any],
+    *,
+    ours: dict[str, Any] | None = None,
+    decorator: Callable[..., Any] = warp_cache.cache,
+    **names: Any,
 ) -> dict[str, Any]:
     """The same function under both decorators, warmed with one call and checked against the function."""
     theirs = functools.lru_cache(maxsize=128)(function)
-    mine = warp_cache.cache(**(ours or {}))(function)
+    mine = decorator(**(ours or {}))(function)
     for cached in (theirs, mine):
         scope = {"f": cached, **names}
         expected = eval(call, {"f": function, **names})
@@ -71,11 +79,48 @@ def pair(
     return {"theirs": {"f": theirs, **names}, "ours": {"f": mine, **names}}
 
 
+@dataclass(frozen=True)
+class Point:
+    x: int
+    y: int
+
+
+class Pair(NamedTuple):
+    x: int
+    y: int
+
+
+# Keys that only their own `__eq__` can compare.
+KEYS: dict[str, Callable[[], Any]] = {
+    "date": lambda: datetime.date(2026, 1, 2),
+    "datetime": lambda: datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.timezone.utc),
+    "Decimal": lambda: decimal.Decimal("12.5"),
+    "UUID": lambda: uuid.UUID(int=2**100 + 1),
+    "frozen dataclass": lambda: Point(1, 2),
+    "frozenset": lambda: frozenset((1, 2, 3)),
+    "NamedTuple": lambda: Pair(1, 2),
+}
+
+
+def foreign(name: str, make: Callable[[], Any], rounds: int) -> Row:
+    """A key that is equal to the stored one, and another object."""
+    functions = [decorator(lambda x: x) for decorator in (functools.lru_cache, warp_cache.cache)]
+    stored, other = make(), make()
+    assert stored == other and stored is not other
+    for f in functions:
+        assert f(stored) is stored and f(other) is stored
+    sides = [{"f": f, "x": other} for f in functions]
+    return Row(f"hit f({name}), an equal one", "f(x)", *sides, rounds=rounds // 2)
+
+
 def hits(rounds: int) -> list[Row]:
     def one(x: object) -> object:
         return x
 
     def two(a: int, b: int) -> tuple[int, int]:
+        return a, b
+
+    def with_default(a: int, b: int = 2) -> tuple[int, int]:
         return a, b
 
     def none() -> int:
@@ -91,6 +136,9 @@ def hits(rounds: int) -> list[Row]:
     add("hit f(int, int)", "f(x, y)", two, x=12345, y=6)
     add("hit f(a=int)", "f(x=x)", one, x=12345)
     add("hit f(int, b=int)", "f(x, b=y)", two, x=12345, y=6)
+    add("hit f(a=int), b by default", "f(a=x)", with_default, x=12345)
+    add("hit f(a=int), lru_cache", "f(x=x)", one, x=12345, decorator=warp_cache.lru_cache)
+    add("hit f(int, b=int), lru_cache", "f(x, b=y)", two, x=12345, y=6, decorator=warp_cache.lru_cache)
     add("hit f()", "f()", none)
     add("hit f((1, 2))", "f(x)", one, x=(1, 2))
     add("hit f(2.5)", "f(x)", one, x=2.5)
@@ -112,6 +160,9 @@ def hits(rounds: int) -> list[Row]:
     add("hit f(int), ttl=60", "f(x)", one, x=12345, ours={"ttl": 60})
     for strategy in ("MRU", "FIFO", "LFU"):
         add(f"hit f(int), {strategy}", "f(x)", one, x=12345, ours={"strategy": strategy})
+
+    for name, make in KEYS.items():
+        rows.append(foreign(name, make, rounds))
 
     cached = warp_cache.lru_cache(one)
     theirs_one = functools.lru_cache(one)
@@ -224,7 +275,7 @@ def main() -> None:
     measure(rows, repeats)
 
     print(interpreter())
-    print(f"{'call':<32}{'functools':>12}{'warp_cache':>12}{'ratio':>8}{'  spread':>14}")
+    print(f"{'call':<40}{'functools':>12}{'warp_cache':>12}{'ratio':>8}{'  spread':>14}")
     results = []
     for row in rows:
         quartiles = statistics.quantiles(row.ratios, n=4)
@@ -237,7 +288,7 @@ def main() -> None:
         }
         results.append(result)
         print(
-            f"{row.name:<32}{result['functools_ns']:>9.1f} ns{result['warp_cache_ns']:>9.1f} ns{result['ratio']:>8.2f}"
+            f"{row.name:<40}{result['functools_ns']:>9.1f} ns{result['warp_cache_ns']:>9.1f} ns{result['ratio']:>8.2f}"
             f"{quartiles[0]:>8.2f}–{quartiles[2]:.2f}"
         )
     print("ratio: functools' time over ours, whole loop, median; spread: its quartiles")
