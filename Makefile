@@ -11,7 +11,7 @@ PROFILE ?= release
 FEATURES ?= testing
 EXTENT ?= full
 
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 # A build folder for each interpreter, so that going from one to another compiles nothing again.
 TARGET := $(or $(CARGO_TARGET_DIR),target)/$(notdir $(VENV))
 # What the virtual environment holds was built with this profile, and is built again for another, or for other features.
@@ -19,7 +19,7 @@ BUILT := $(VENV)/.built-$(PROFILE)-$(FEATURES)
 TOOLS := pytest>=9.0 hypothesis pytest-benchmark pytest-xdist mypy pyright[nodejs] typing-extensions ruff \
 	aiohttp anyio async_lru beartype django fastapi httpx pydantic trio uvloop;sys_platform!="win32"
 SOURCES := $(shell find src -name '*.rs') build.rs Cargo.toml Cargo.lock pyproject.toml warp_cache.pyi
-PYTHON_FILES := tests examples benches
+PYTHON_FILES := tests examples benches .ci
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DELETE_ON_ERROR:

@@ -41,19 +41,26 @@ def run(source: str, *arguments: object, timeout: float = 120, flags: tuple[str,
     command = [sys.executable, *flags, "-c", textwrap.dedent(source), *map(str, arguments)]
     # A debugger's or a developer's settings would write to stderr on their own.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")} | env
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True
-    )
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # A session of its own, so that a hang ends with all its children: one that lived on would keep the pipes open.
+    process = subprocess.Popen(command, **pipes, env=environment, text=True, start_new_session=True)
     try:
         out, err = process.communicate(timeout=timeout)
         status: int | str = process.returncode
         if process.returncode < 0:
             status = signal.Signals(-process.returncode).name
     except subprocess.TimeoutExpired:
-        process.kill()
+        kill_group(process)
         out, err = process.communicate()
         status = "a hang"
     return Ended(status, out, err)
+
+
+def kill_group(process: subprocess.Popen[str]) -> None:
+    if sys.platform == "win32":
+        process.kill()
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def lives(source: str, *arguments: object, out: str | None = None, **options: object) -> Ended:

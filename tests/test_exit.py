@@ -8,7 +8,7 @@ import os
 import sys
 
 import pytest
-from survival import lives, run
+from survival import FREE_THREADED, lives, run
 
 EXITS = int(os.environ.get("WARP_CACHE_EXITS", "3"))  # of each script: 20 by hand
 posix = pytest.mark.skipif(sys.platform == "win32", reason="no shared memory, fork or pthreads on Windows")
@@ -459,14 +459,20 @@ def step(i, steps=steps, choice=dice.choice): choice(steps)(i)
 """
 
 
-def exits(source, shared_directory, **options):
+def exits(source, shared_directory):
     for seed in range(EXITS):
-        script, options["WARP_CACHE_DIR"] = BEGIN + source + END, str(shared_directory)
         # 3.10 itself may crash where a thread asks for the GIL while the interpreter's state goes, whatever the thread
         # has called: one exit in a hundred. Twice in a row is no chance.
-        if sys.version_info < (3, 11) and run(script, seed, **options).status == 0:
-            continue
-        lives(script, seed, out="", **options)
+        lives_at_last(1 + (sys.version_info < (3, 11)), BEGIN + source + END, seed, shared_directory)
+
+
+def lives_at_last(tries, script, seed, shared_directory):
+    """That the script lives, the last time at the latest."""
+    options = {"WARP_CACHE_DIR": str(shared_directory)}
+    for _ in range(tries - 1):
+        if run(script, seed, timeout=30, **options).status == 0:
+            return
+    lives(script, seed, out="", **options)
 
 
 @pytest.mark.parametrize("name", PLACES)
@@ -551,7 +557,9 @@ for _ in range(4):
     assert status == 0, status
 """
     for seed in range(EXITS):
-        lives(BEGIN + place(body) + END + children, seed, out="", WARP_CACHE_DIR=str(shared_directory))
+        # A free-threaded fork may copy the lock of a dict that the interpreter has just given to a thread that is not
+        # copied. The child waits for ever in the interpreter's own code, before any of ours: one fork in a thousand.
+        lives_at_last(1 + 2 * FREE_THREADED, BEGIN + place(body) + END + children, seed, shared_directory)
 
 
 def test_threads_that_have_ended_before_the_exit_leave_nothing_behind():

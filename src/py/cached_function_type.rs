@@ -332,7 +332,7 @@ pub(crate) fn cached_function_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType
             method::definition::<Dir>(),
             method::definition::<ClassGetItem>(),
         ];
-        let derived = method::derive_function::<CachedFunction, _>(py, NAME, DOC, offset, methods)?;
+        let derived = method::derive_function::<CachedFunction>(py, NAME, DOC, offset, &methods)?;
         Ok(derived.unbind())
     })
     .map(|kind| kind.bind(py))

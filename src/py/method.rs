@@ -173,7 +173,7 @@ pub(crate) fn add_functions<const N: usize>(
 }
 
 /// A table of methods as a type wants it: one that lives for ever, and ends with an empty entry.
-pub(super) fn table<const N: usize>(methods: [ffi::PyMethodDef; N]) -> *mut ffi::PyMethodDef {
+pub(super) fn table(methods: &[ffi::PyMethodDef]) -> *mut ffi::PyMethodDef {
     let mut methods = Vec::from(methods);
     methods.push(ffi::PyMethodDef::zeroed());
     Box::leak(methods.into_boxed_slice()).as_mut_ptr()
@@ -259,12 +259,12 @@ unsafe extern "C" fn represent<B: Behaviour>(this: *mut ffi::PyObject) -> *mut f
 ///
 /// `offset` is where in an instance the slot is. Attribute look-up treats the type as it treats that of functions:
 /// `obj.method(x)` makes no bound method.
-pub(crate) fn derive_function<'py, T: Behaviour, const N: usize>(
+pub(crate) fn derive_function<'py, T: Behaviour>(
     py: Python<'py>,
     name: &'static CStr,
     doc: &'static CStr,
     offset: isize,
-    methods: [ffi::PyMethodDef; N],
+    methods: &[ffi::PyMethodDef],
 ) -> PyResult<Bound<'py, PyType>> {
     // The interpreter reads the members whenever an instance is made: they must live as long as the type, which is for ever.
     let members: &'static mut [ffi::PyMemberDef] = Box::leak(Box::new([
@@ -311,11 +311,11 @@ pub(crate) fn derive_callable<'py, M: Method<Of: pyo3::PyClass>>(
 }
 
 /// Derives from a pyclass the type whose instances are iterators that go on as `M` says, with these methods besides.
-pub(crate) fn derive_iterator<'py, M: Method<Of: pyo3::PyClass>, const N: usize>(
+pub(crate) fn derive_iterator<'py, M: Method<Of: pyo3::PyClass>>(
     py: Python<'py>,
     name: &'static CStr,
     doc: &'static CStr,
-    methods: [ffi::PyMethodDef; N],
+    methods: &[ffi::PyMethodDef],
 ) -> PyResult<Bound<'py, PyType>> {
     let slots = [
         slot_of(ffi::Py_tp_iter, ffi::PyObject_SelfIter as *mut c_void),

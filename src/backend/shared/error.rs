@@ -72,6 +72,10 @@ pub(crate) enum Reason {
     /// Its content is damaged, or another's.
     Content,
     /// It is on a file system that other machines may change.
+    #[cfg_attr(
+        not(any(target_os = "linux", target_os = "android")),
+        expect(dead_code, reason = "only Linux is asked for the kind of a file system")
+    )]
     Network,
     /// Its file system does not keep locks.
     Locks,

@@ -451,7 +451,7 @@ pub(crate) fn awaitable_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
 }
 
 fn make_type(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
-    let methods = method::table([
+    let methods = method::table(&[
         method::definition::<Send>(),
         method::definition::<Throw>(),
         method::definition::<Close>(),

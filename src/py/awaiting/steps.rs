@@ -43,7 +43,7 @@ pub(crate) fn steps_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     const DOC: &CStr = c"An iterator over the steps of a cached coroutine.";
     TYPE.get_or_try_init(py, || {
         let methods = [method::definition::<Send>(), method::definition::<Throw>(), method::definition::<Close>()];
-        method::derive_iterator::<Next, _>(py, NAME, DOC, methods).map(Bound::unbind)
+        method::derive_iterator::<Next>(py, NAME, DOC, &methods).map(Bound::unbind)
     })
     .map(|kind| kind.bind(py))
 }

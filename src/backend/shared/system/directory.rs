@@ -282,7 +282,12 @@ const NETWORK: [u32; 8] =
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn refuse_network(fd: &OwnedFd) -> Result<(), Reason> {
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "32 bits, in an integer of any kind")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::unnecessary_cast,
+        reason = "32 bits, in an integer whose kind depends on the system"
+    )]
     let is_network = |kind| NETWORK.contains(&(kind as u32));
     match rustix::fs::fstatfs(fd) {
         Ok(system) if is_network(system.f_type) => Err(Reason::Network),
