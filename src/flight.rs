@@ -111,6 +111,7 @@ impl<L, S> Flight<L, S> {
     }
 
     /// Whether it is still going on.
+    #[cfg(test)]
     pub fn is_pending(&self) -> bool {
         self.landing.is_none() && self.leader.is_some()
     }

@@ -16,22 +16,36 @@
 //! One direction: `py → backend → store → policy`. Without the feature `python` the crate is everything but `py`, and
 //! its tests need no interpreter.
 
+// Crates of their own need these: the model tests, the benchmarks and the fuzzer. They are no interface for others.
+#[doc(hidden)]
 pub mod backend;
+#[doc(hidden)]
 pub mod clock;
 #[cfg(unix)]
+#[doc(hidden)]
 pub mod codec;
+#[doc(hidden)]
 pub mod expiry;
+#[doc(hidden)]
 pub mod flight;
+#[doc(hidden)]
 pub mod flights;
-mod index;
+#[doc(hidden)]
 pub mod options;
-#[cfg(feature = "python")]
-pub(crate) mod plain;
+#[doc(hidden)]
 pub mod policy;
-pub mod reserve;
+#[doc(hidden)]
 pub mod stats;
+#[doc(hidden)]
 pub mod store;
+#[doc(hidden)]
 pub mod sync;
+
+mod index;
+#[cfg(feature = "python")]
+mod plain;
+#[cfg(any(feature = "python", test))]
+mod reserve;
 
 #[cfg(feature = "python")]
 mod py;

@@ -80,7 +80,7 @@ impl Ttl {
         if seconds.is_nan() || seconds <= 0.0 {
             return Err(OptionsError::Ttl { got: format!("{seconds:?}") });
         }
-        // What no clock of 64-bit nanoseconds can reach (584 years) never comes.
+        // A time that no clock of 64-bit nanoseconds can reach (584 years) never comes.
         let limit = Duration::from_nanos(u64::MAX);
         let ttl = Duration::try_from_secs_f64(seconds).unwrap_or(limit).min(limit);
         Ok((seconds != f64::INFINITY).then_some(Self(ttl.max(Duration::from_nanos(1)))))
@@ -154,7 +154,7 @@ impl Options {
     pub const MOST_BYTES: u32 = i32::MAX as u32;
 }
 
-/// What else names a shared region than the function itself.
+/// The parts of a shared region's name besides the function itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Naming {
     /// Stands for the function: not empty.
@@ -177,7 +177,7 @@ pub enum Flavour {
 pub struct Settings {
     /// How the cache works.
     pub options: Options,
-    /// What a shared cache is called.
+    /// The name of a shared cache.
     pub naming: Naming,
     /// The decorator.
     pub flavour: Flavour,
@@ -199,7 +199,7 @@ impl Options {
     }
 }
 
-/// What was wrong with an argument: the value received, and what is accepted.
+/// The fault of an argument: the value received, and the accepted ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OptionsError {

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// The system's allocator, and the reserve behind it.
 #[derive(Debug)]
-pub struct Allocator;
+pub(crate) struct Allocator;
 
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
@@ -28,12 +28,12 @@ static TAKEN: AtomicUsize = AtomicUsize::new(0);
 /// So many taken blocks mean that memory is short.
 const MANY: usize = 16;
 
-/// What has to be there for memory not to be short any more.
+/// A free piece of this size means that memory is no longer short.
 const ROOM: Layout = Layout::new::<[u64; 8192]>();
 
 /// Whether memory is so short that nothing more should be begun. One load, as long as it is not.
 #[inline(always)]
-pub fn is_short() -> bool {
+pub(crate) fn is_short() -> bool {
     TAKEN.load(Ordering::Relaxed) >= MANY && !has_room()
 }
 

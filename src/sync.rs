@@ -99,7 +99,7 @@ mod seam {
     use std::cell::UnsafeCell;
     use std::sync::atomic::{AtomicU8, Ordering};
 
-    /// What is in the byte of a mutex that nobody has, and of one that somebody has and nobody waits for.
+    /// The byte of a free mutex, and of a locked one for which nobody waits.
     const FREE: u8 = 0;
     const LOCKED: u8 = 1;
 
@@ -221,7 +221,7 @@ fn is_own(object: &pyo3::ffi::PyObject) -> bool {
         return false;
     }
     let this: usize;
-    // What the interpreter marks a thread's objects with: the address of the thread's own block.
+    // The interpreter marks a thread's objects with the address of the thread's own block.
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     // SAFETY: the word at the start of the block is the block's address, on this system.
     unsafe {
@@ -332,7 +332,7 @@ mod published {
     use super::{Exclusive, Token};
     use std::sync::Arc;
 
-    /// What is read far more often than it is replaced. Readers do not wait for each other, nor for the one who replaces it.
+    /// A value that is read far more often than it is replaced. Readers wait neither for each other nor for a writer.
     #[derive(Debug)]
     pub struct Published<T>(Exclusive<Option<Arc<T>>>);
 
@@ -374,7 +374,7 @@ mod published {
     use arc_swap::ArcSwapOption;
     use std::sync::Arc;
 
-    /// What is read far more often than it is replaced. Readers do not wait for each other, nor for the one who replaces it.
+    /// A value that is read far more often than it is replaced. Readers wait neither for each other nor for a writer.
     #[derive(Debug)]
     pub struct Published<T>(ArcSwapOption<T>);
 

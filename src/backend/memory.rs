@@ -475,7 +475,7 @@ impl<K, V, P: Policy> Memory<K, V, P> {
                     (None, _) => settle(state, Search::Absent),
                 }
             });
-            // Whatever was confirmed did not hold, or the search would be over. Its handle is dropped here, outside.
+            // A candidate that was confirmed but did not hold. Its handle is dropped here, outside.
             confirmed = None;
             match step {
                 Step::Done(result) => return Ok(result),

@@ -1,7 +1,7 @@
 //! Reading a value from bytes that may be anything.
 //!
-//! A value borrows from the bytes. A tuple is read item by item. A walk along it, and the tuples in it, ends after at most as many
-//! steps as there are bytes, and goes no deeper than [`MAX_DEPTH`].
+//! A value borrows from the bytes. A tuple is read item by item. A walk along it, and the tuples in it, ends after at
+//! most as many steps as there are bytes, and goes no deeper than [`MAX_DEPTH`].
 
 use super::{LONG, MAX_DEPTH, SMALL, SMALL_OFFSET, is_padded, tag};
 use std::fmt;

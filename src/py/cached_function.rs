@@ -28,8 +28,8 @@ pub(crate) struct CachedFunction {
 }
 
 impl CachedFunction {
-    /// The state of a callable in front of `function`, whose calls are answered by `entry`. For a coroutine function, `runs` is the
-    /// function that runs in the end.
+    /// The state of a callable in front of `function`, whose calls are answered by `entry`. For a coroutine function,
+    /// `runs` is the function that runs in the end.
     pub(crate) fn new(
         entry: Entry,
         cache: Cache,

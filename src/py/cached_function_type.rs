@@ -37,7 +37,8 @@ pub(crate) const CACHE_METHODS: [&str; 7] = [
     "shared_stats",
 ];
 
-/// What a function has that an object which passes for one must have, too, and `functools.update_wrapper` does not carry over.
+/// The attributes of a function that an object which passes for one needs, too, and `functools.update_wrapper` does not
+/// set.
 const OF_A_FUNCTION: [&str; 6] =
     ["__code__", "__globals__", "__closure__", "__defaults__", "__kwdefaults__", "__builtins__"];
 
@@ -53,7 +54,7 @@ enum PassesFor {
 }
 
 impl PassesFor {
-    /// What the `__class__` of `function` says.
+    /// The `__class__` of `function`.
     fn of(function: &CachedFunction, py: Python<'_>) -> Self {
         let Settings { options: Options { ttl, backend, .. }, flavour, .. } = function.settings();
         let is_plain = function.runs(py).is_none() && ttl.is_none() && *backend == Backend::Memory;
@@ -88,7 +89,8 @@ impl Behaviour for CachedFunction {
         Ok(None)
     }
 
-    /// What the object passes for, to programs that go by a list of types; `type()` and `isinstance` tell its own as well.
+    /// The object's `__class__`, for programs that go by a list of types; `type()` and `isinstance` see its own type as
+    /// well.
     ///
     /// `functools._lru_cache_wrapper` where functools could take its place. Elsewhere a program that knows that type may put
     /// functools' own cache in the place of this one, and lose the strategy, the time to live and the sharing, or keep a

@@ -67,8 +67,8 @@ fn is_partial_method(object: &Bound<'_, PyAny>) -> PyResult<bool> {
     object.is_instance(&object.py().import("functools")?.getattr("partialmethod")?)
 }
 
-/// Makes the callable. `choose` picks how its calls are answered. For a coroutine function, `runs` is the function that runs in the
-/// end.
+/// Makes the callable. `choose` picks how its calls are answered. For a coroutine function, `runs` is the function that
+/// runs in the end.
 fn create<'py>(
     function: &Bound<'py, PyAny>,
     settings: Settings,

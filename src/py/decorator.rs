@@ -28,7 +28,7 @@ impl<'py> Argument<'py> {
         value.map_or(Self::Absent, |value| Self::Given(value.bind(py).clone()))
     }
 
-    /// What `parse` makes of the argument, or the default if there is none.
+    /// The argument as parsed by `parse`, or the default if there is none.
     fn or<T>(self, default: T, parse: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<T>) -> PyResult<T> {
         match self {
             Self::Absent => Ok(default),
@@ -135,7 +135,7 @@ fn cache<'py>(module: &Bound<'py, PyModule>, given: Given<'_>) -> PyResult<Bound
     // Only in the first place may a callable stand for the function: a strategy that is named is one, or wrong.
     let (strategy, function) = match (first, strategy) {
         (Argument::Given(function), strategy) if function.is_callable() => (strategy, Some(function)),
-        // What binds to a class but cannot be called is one of its methods, already wrapped.
+        // A wrapped method binds to a class but cannot be called.
         (Argument::Given(wrapped), _) if wrapped.get_type().hasattr("__get__")? => {
             return Err(not_callable(&wrapped, Flavour::Cache));
         }
@@ -193,7 +193,7 @@ fn lru_cache<'py>(module: &Bound<'py, PyModule>, given: Given<'_>) -> PyResult<B
     finish(py, Settings { options, naming, flavour: Flavour::LruCache }, function)
 }
 
-/// What `cache(...)` and `lru_cache(...)` return when they are given no function: a decorator with its options settled.
+/// The result of `cache(...)` and `lru_cache(...)` without a function: a decorator with its options settled.
 #[pyclass(frozen, immutable_type, subclass, name = "_CacheDecorator", module = "warp_cache")]
 pub(crate) struct CacheDecorator(Settings);
 

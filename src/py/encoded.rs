@@ -104,8 +104,8 @@ impl<B: ByteBackend> Encoded<B> {
         &self.backend
     }
 
-    /// Looks a key up, and counts a hit, and a miss if `tally` says so. Leaves the key's bytes in `scratch`; none where the key has
-    /// no bytes, so that nothing is stored under it.
+    /// Looks a key up, and counts a hit, and a miss if `tally` says so. Leaves the key's bytes in `scratch`; none where
+    /// the key has no bytes, so that nothing is stored under it.
     #[inline(always)]
     pub(crate) fn look_up(
         &self,
@@ -202,13 +202,14 @@ impl<B: ByteBackend> Encoded<B> {
         }
     }
 
-    /// Stores a value under the key in `scratch`, unless it can't be turned into bytes. Raises what is no `Exception`, and warnings
-    /// that are errors.
+    /// Stores a value under the key in `scratch`, unless it can't be turned into bytes. Raises what is no `Exception`,
+    /// and warnings that are errors.
     pub(crate) fn keep(&self, py: Python<'_>, scratch: &mut Scratch, value: &Py<PyAny>) -> Result<(), Raised> {
         self.keep_if(py, scratch, value, None, || true)
     }
 
-    /// The same for a key that its caller keeps, and which was not there at that generation, unless the value is no longer wanted.
+    /// The same for a key that its caller keeps, and which was not there at that generation, unless the value is no
+    /// longer wanted.
     pub(crate) fn keep_of(
         &self,
         py: Python<'_>,

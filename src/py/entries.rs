@@ -31,8 +31,8 @@ pub(crate) enum Entries {
 }
 
 impl Entries {
-    /// No entries, or those that other processes have stored for `function`, which may be a cached one: `unwrap` looks into it. Raises `RuntimeError` where the system has no such
-    /// backend.
+    /// No entries, or those that other processes have stored for `function`, which may be a cached one: `unwrap` looks
+    /// into it. Raises `RuntimeError` where the system has no such backend.
     pub(crate) fn new(
         function: &Bound<'_, PyAny>,
         settings: &Settings,

@@ -44,7 +44,8 @@ pub(crate) fn shown(object: &Bound<'_, PyAny>) -> String {
     }
 }
 
-/// What an `Exception` says, in one line: its type and its text. What is meant to end more is handed on.
+/// The type and the text of an `Exception`, in one line. Another `BaseException` is meant to end more, and is handed
+/// on.
 #[cfg(unix)]
 #[cold]
 pub(crate) fn forgiven(py: Python<'_>, raised: Raised) -> Result<String, Raised> {

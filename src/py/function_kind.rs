@@ -9,7 +9,7 @@ use pyo3::types::{PyFunction, PyString};
 /// See [`inspect_mark`].
 static MARK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-/// What calling a callable gives.
+/// The kind of a call's result.
 pub(crate) enum Calls<'py> {
     Value,
     Generator,
@@ -80,8 +80,8 @@ fn is_marked(object: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(false)
 }
 
-/// What `inspect.iscoroutinefunction` looks for on an object that is no function but is called like a coroutine function, which
-/// `runs` is.
+/// The mark by which `inspect.iscoroutinefunction` knows an object that is no function but is called like a coroutine
+/// function, as `runs` is.
 ///
 /// Neither is an attribute that `functools.wraps` would carry on to a wrapper of the wrapper.
 pub(crate) fn coroutine_mark<'py>(
@@ -93,7 +93,7 @@ pub(crate) fn coroutine_mark<'py>(
     if cfg!(Py_3_12) {
         return match name {
             "_is_coroutine_marker" => Ok(Some(inspect_mark(py)?.clone())),
-            // What unittest.mock looks at first.
+            // unittest.mock looks at this first.
             "__code__" => runs.getattr_opt(name),
             _ => Ok(None),
         };
@@ -105,7 +105,7 @@ pub(crate) fn coroutine_mark<'py>(
     }
 }
 
-/// What `inspect.markcoroutinefunction` marks with.
+/// The mark that `inspect.markcoroutinefunction` sets.
 pub(crate) fn inspect_mark(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     let mark = MARK.get_or_try_init(py, || {
         let marked = py.import("types")?.getattr("SimpleNamespace")?.call0()?;

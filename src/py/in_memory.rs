@@ -41,8 +41,8 @@ impl InMemory {
         self.memory.get(py, query, tally, |value| value.clone_ref(py))
     }
 
-    /// Stores the entry in `place`, which was computed after a miss at `generation`, unless it is no longer wanted, and drops what
-    /// had to leave. `hash` is that of the key as a query. Raises what comparing keys raises.
+    /// Stores the entry in `place`, which was computed after a miss at `generation`, unless it is no longer wanted, and
+    /// drops what had to leave. `hash` is that of the key as a query. Raises what comparing keys raises.
     #[inline(always)]
     pub(crate) fn keep(
         &self,

@@ -17,7 +17,7 @@ static BACKEND: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 const MODULE: &str = "warp_cache";
 
-/// What both kinds of statistics begin with.
+/// The first fields of both kinds of statistics.
 const COUNTS: [&str; 4] = ["hits", "misses", "max_size", "current_size"];
 
 /// `CacheInfo`: what `cache_info()` of a cache in memory returns.

@@ -1,4 +1,4 @@
-//! What a call is stored under: the values of its arguments, and their names where names are part of it.
+//! The key of a call: the values of its arguments, and their names where names are part of it.
 //!
 //! A key that is looked for borrows the caller's references. A key that is stored owns its own, and is made on a miss only.
 
@@ -156,7 +156,7 @@ impl Query<Key> for Stored<'_> {
 #[derive(Debug)]
 pub(crate) struct KeptKey {
     pub(crate) key: Key,
-    /// That of the key as a query.
+    /// The hash of the key as a query.
     pub(crate) hash: u64,
     #[cfg_attr(not(unix), allow(dead_code, reason = "no backend there makes bytes"))]
     /// The key's bytes, where the backend makes any. Empty, too, where the key can't be turned into bytes.
@@ -175,12 +175,12 @@ pub(crate) trait CallKey: Query<Key, Error = Raised> {
     /// The key to store.
     fn to_key(&self, py: Python<'_>) -> Result<Key, Raised>;
 
-    /// What it is made of.
+    /// The parts of the key.
     #[cfg_attr(not(unix), allow(dead_code, reason = "no backend there makes bytes"))]
     fn parts(&self, rules: KeyRules) -> Parts<'_, '_>;
 }
 
-/// What a key is made of, to be turned into bytes.
+/// The parts of a key, to be turned into bytes.
 #[cfg_attr(not(unix), allow(dead_code, reason = "there is nowhere to put them"))]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parts<'s, 'a> {

@@ -17,7 +17,7 @@ use pyo3::types::{PyString, PyType};
 use std::ffi::{CStr, c_int, c_ulong, c_void};
 use std::ptr::null_mut;
 
-/// What a slot returns to the interpreter, and what of it says that an exception is set.
+/// The result of a slot, one value of which says that an exception is set.
 pub(super) trait Answer {
     /// Says so.
     const RAISED: Self;
@@ -49,7 +49,7 @@ pub(super) unsafe fn slot<R: Answer, E: Into<bridge::Raised>>(body: impl FnOnce(
 
 /// A method, or a function of the module.
 pub(crate) trait Method {
-    /// What it is a method of. A function is one of the module, a class method one of the class.
+    /// The type of its first argument. A function has the module there, a class method the class.
     type Of;
     /// How it is called besides by position and by name.
     const FLAGS: c_int = 0;
@@ -179,17 +179,17 @@ pub(super) fn table(methods: &[ffi::PyMethodDef]) -> *mut ffi::PyMethodDef {
     Box::leak(methods.into_boxed_slice()).as_mut_ptr()
 }
 
-/// What a type does that is derived from a pyclass to have methods of this kind.
+/// The behaviour of a type that is derived from a pyclass to have methods of this kind.
 pub(crate) trait Behaviour: pyo3::PyClass {
     /// The attribute of that name, if no look-up finds one.
     fn attribute<'py>(_: &Bound<'py, Self>, _: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyAny>>> {
         Ok(None)
     }
 
-    /// What its `__class__` says.
+    /// Its `__class__`.
     fn class<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyType>>;
 
-    /// What it is when it is taken from an instance, or else from a class.
+    /// The object that an instance gives under its name, or else a class.
     fn bind<'py>(this: &Bound<'py, Self>, instance: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>>;
 
     /// Its representation.

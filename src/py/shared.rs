@@ -111,7 +111,7 @@ impl Shared {
     }
 }
 
-/// What the user can do about a function that has no identity.
+/// Advice for the user of a function that has no identity.
 fn remedy(function: &Bound<'_, PyAny>, naming: &Naming, unwrap: Unwrap) -> PyResult<&'static str> {
     Ok(match (&naming.name, &naming.version) {
         (None, None) => match identity::identify(function, Some(""), unwrap)? {
@@ -126,7 +126,7 @@ fn remedy(function: &Bound<'_, PyAny>, naming: &Naming, unwrap: Unwrap) -> PyRes
     })
 }
 
-/// What tells a function's region from those of other functions, and of other ways to make keys of the same arguments.
+/// The digest that tells a function's region from another function's, and from one with another way to make keys.
 fn digest(identity: &Identity, naming: &Naming, flavour: Flavour, is_timed: bool) -> u128 {
     let mut bytes = identity.digest.to_le_bytes().to_vec();
     bytes.push(flavour as u8);

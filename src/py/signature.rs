@@ -57,7 +57,8 @@ impl Signature {
         }
     }
 
-    /// Makes the key of a call that has no lone one, and hands it to `work`. Each value is hashed once, which may run foreign code.
+    /// Makes the key of a call that has no lone one, and hands it to `work`. Each value is hashed once, which may run
+    /// foreign code.
     #[inline(always)]
     pub(crate) fn with_key_of_call<W: WithKey>(&self, call: Call<'_>, work: W) -> Result<W::Output, Raised> {
         match call.unnamed(self.in_order) {

@@ -1,5 +1,5 @@
-//! What a thread needs before foreign code may run in it: an end at which nothing of ours is unwound, and a stack that does not
-//! run over.
+//! The needs of a thread in which foreign code may run: an end at which nothing of ours is unwound, and a stack that
+//! does not run over.
 //!
 //! **The end.** Up to 3.13 an interpreter that exits ends every other thread by `pthread_exit`, at the place where the thread
 //! next takes the GIL: deep in foreign code that was called from here. glibc then unwinds the thread's stack. Frames that
@@ -49,8 +49,8 @@ mod implementation {
     /// No stack reaches so high: the thread has not been here.
     const UNPREPARED: usize = usize::MAX;
 
-    /// What must be left of a stack for the user's function to be called: enough for the calls between one look and the next,
-    /// and for the exception.
+    /// The part of a stack that must be free when the user's function is called: enough for the calls between two
+    /// looks, and for the exception.
     const MARGIN: usize = 40 << 10;
 
     thread_local! {
@@ -246,7 +246,7 @@ mod stack {
         }
     }
 
-    /// What of the process's first stack is never anything else, if `here` is an address in it.
+    /// The addresses of the process's first stack that nothing else ever uses, if `here` is one of that stack.
     pub(super) fn first(here: usize) -> Option<std::ops::Range<usize>> {
         #[cfg(target_os = "linux")]
         {

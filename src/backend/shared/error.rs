@@ -10,7 +10,7 @@ pub(crate) enum Error {
     /// The file or folder is not to be trusted.
     Refused {
         path: PathBuf,
-        /// What is wrong with it.
+        /// Its fault.
         reason: Reason,
     },
     /// The file system has no room for so many bytes, or, if they are 0, for another file.
@@ -39,7 +39,7 @@ pub(crate) enum Error {
     },
 }
 
-/// What is wrong with a file or a folder.
+/// The fault of a file or a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
     /// It is a symbolic link.

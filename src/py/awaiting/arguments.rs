@@ -1,4 +1,4 @@
-//! What a function was called with, kept to call it again.
+//! The arguments of a call, kept to call the function again.
 
 use crate::py::ffi::{self, Arg, Given, Object, Raised};
 use crate::py::key::Key;

@@ -223,7 +223,7 @@ fn current_flight(py: Python<'_>) -> Result<&'static ContextVar, Raised> {
     Ok(CURRENT.get_or_try_init(py, || ContextVar::new(py, c"warp_cache_flight"))?)
 }
 
-/// That code runs in a computation, until this is dropped. No error may be set then.
+/// The mark of a thread whose code runs in a computation, until this is dropped. No error may be set then.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Entered(ContextToken);

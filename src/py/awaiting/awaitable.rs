@@ -39,7 +39,7 @@ struct Awaitable {
     head: ffi::PyObject,
     /// The value of a hit until it is taken; an owned reference. Null for a miss.
     value: AtomicPtr<ffi::PyObject>,
-    /// What a miss does; an owned reference. Null for a hit.
+    /// The call of a miss; an owned reference. Null for a hit.
     call: AtomicPtr<ffi::PyObject>,
     /// The exception that ends an await; an owned reference, or null. It stays with a dead instance.
     stop: stop::Place,
@@ -161,7 +161,7 @@ fn of<'a>(this: &'a Bound<'_, PyAny>) -> &'a Awaitable {
 }
 
 impl Awaitable {
-    /// What a miss does.
+    /// The call of a miss.
     #[inline(always)]
     fn call<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PendingCall>> {
         let call = NonNull::new(self.call.load(Ordering::Acquire))?;
@@ -269,7 +269,7 @@ unsafe extern "C" fn tp_iternext(object: *mut ffi::PyObject) -> *mut ffi::PyObje
     }
 }
 
-/// What a method that drives returns.
+/// A step, as a method that drives returns it.
 fn driven(py: Python<'_>, step: Result<Step, Raised>) -> PyResult<Bound<'_, PyAny>> {
     let raised = match step {
         Ok(Step::Yield(value)) => return Ok(value.into_bound(py)),
@@ -418,7 +418,7 @@ unsafe extern "C" fn tp_dealloc(object: *mut ffi::PyObject) {
             free(object);
         }
         drop(stopped);
-        // What the collector need not know cannot be part of a chain, either.
+        // An object that the collector need not know cannot be part of a chain, either.
         if is_tracked {
             spare::release(py, owned);
         }

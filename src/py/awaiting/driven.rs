@@ -6,7 +6,7 @@ use pyo3::exceptions::{PyStopIteration, PyTypeError};
 use pyo3::prelude::*;
 use std::ffi::CStr;
 
-/// What drives an awaitable.
+/// A driver of an awaitable.
 pub(crate) fn awaited(py: Python<'_>, awaitable: Object) -> Result<Object, Raised> {
     if ffi::is_coroutine(&awaitable) {
         return Ok(awaitable);

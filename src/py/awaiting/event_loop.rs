@@ -57,7 +57,7 @@ impl EventLoop {
         running_trio(py).or_else(|| running_asyncio(py))
     }
 
-    /// What it is known by while anybody has it.
+    /// Its address, which no other object has while anybody holds this one.
     pub(crate) fn address(&self) -> usize {
         self.object.as_ptr().addr()
     }
@@ -107,7 +107,7 @@ fn running_asyncio(py: Python<'_>) -> Option<EventLoop> {
     Some(EventLoop { kind: Kind::Asyncio, object: event_loop.into() })
 }
 
-/// What wakes one sleeper: a future of asyncio, or an event of trio.
+/// The alarm of one sleeper: a future of asyncio, or an event of trio.
 #[derive(Debug)]
 pub(crate) struct Signal {
     event_loop: EventLoop,

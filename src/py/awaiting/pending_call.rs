@@ -32,7 +32,7 @@ use seat::Seat;
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What a step came to.
+/// The result of a step.
 #[derive(Debug)]
 pub(crate) enum Step {
     /// The call is suspended, and whoever drives it gets this.
@@ -61,9 +61,9 @@ enum Stage {
 
 #[derive(Debug)]
 struct State {
-    /// What the function returned, as long as it may run.
+    /// The coroutine that the function returned, as long as it may run.
     coroutine: Option<Object>,
-    /// What is driven: the coroutine's iterator, or that of the signal.
+    /// The iterator that is driven: the coroutine's, or the signal's.
     iterator: Option<Object>,
     stage: Stage,
     /// The store's generation when the key was last looked for.
@@ -82,7 +82,7 @@ pub(crate) struct PendingCall {
     state: Exclusive<Option<State>>,
 }
 
-/// That a thread executes a call, until this is dropped.
+/// The mark of a call that a thread executes, until this is dropped.
 struct Executing<'a>(&'a AtomicBool);
 
 impl Drop for Executing<'_> {
@@ -91,7 +91,7 @@ impl Drop for Executing<'_> {
     }
 }
 
-/// What a step comes to before the function runs.
+/// The state of a step before the function runs.
 enum Next {
     /// It is over.
     Over(Step),
@@ -99,7 +99,7 @@ enum Next {
     Run { iterator: Object, flight: Object<AsyncFlight>, is_first: bool },
 }
 
-/// What a step needs of the state while it runs foreign code.
+/// The part of the state that a step needs while it runs foreign code.
 enum Now {
     Fresh,
     Waiting(Object),
@@ -125,8 +125,8 @@ impl PendingCall {
         }
     }
 
-    /// What is to be done. All that decides it has left the stack when the function runs, so that one that awaits itself can do
-    /// so deeply.
+    /// The next thing to do. The frames that decide it have left the stack when the function runs, so that one that
+    /// awaits itself can do so deeply.
     #[inline(never)]
     fn next(&self, py: Python<'_>, value: Arg<'_>) -> Result<Next, Raised> {
         match self.now(py)? {
@@ -263,7 +263,7 @@ impl PendingCall {
         }
     }
 
-    /// What a step of the function comes to.
+    /// The result of a step of the function.
     #[inline(never)]
     fn settle(&self, py: Python<'_>, entered: Entered, sent: Result<Sent, Raised>) -> Result<Step, Raised> {
         // An error is set aside for the moment: none may be set while the context is changed back.

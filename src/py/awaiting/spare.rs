@@ -1,4 +1,4 @@
-//! What one `await` leaves for the next: dead awaitables, each with the exception that ends its await from 3.12 on.
+//! Dead awaitables that one `await` leaves for the next, each with the exception that ends its await from 3.12 on.
 //!
 //! Together they make awaiting a hit cheaper than awaiting an empty `async def`. Whatever is kept here is owned by nobody
 //! else: a list of dead objects, one a thread where threads run at the same time.
@@ -22,7 +22,7 @@ pub(super) unsafe fn own(reference: *mut ffi::PyObject) -> Object {
     Object::from(unsafe { Bound::from_owned_ptr(Python::assume_attached(), reference) })
 }
 
-/// What is kept.
+/// The objects that are kept.
 pub(super) struct Spare {
     /// Dead awaitables, which are unknown to the garbage collector, and own nothing but their type and an exception without a
     /// value.
@@ -116,7 +116,7 @@ pub(super) fn release_orphans(_: impl Fn(NonNull<ffi::PyObject>)) {
 #[cfg(Py_GIL_DISABLED)]
 pub(super) use orphans::release_orphans;
 
-/// What threads have left behind that ended: they are no longer attached then, and can release nothing.
+/// The objects that ended threads have left behind: a thread is no longer attached at its end, and can release nothing.
 #[cfg(Py_GIL_DISABLED)]
 mod orphans {
     use super::{NonNull, Spare, ffi, null_mut};

@@ -1,4 +1,5 @@
-//! What an awaitable's `__await__()` returns when it is called by name: `await` itself needs no iterator but the object.
+//! The result of an awaitable's `__await__()` when it is called by name: `await` itself needs no iterator but the
+//! object.
 //!
 //! The object is no iterator, as a coroutine is none; but `yield from f(x).__await__()` asks for one.
 

@@ -25,7 +25,7 @@ pub(super) type Place = AtomicPtr<ffi::PyObject>;
 /// Ends an iteration with `value`, by the exception in `place`.
 ///
 /// # Safety
-/// What is in `place` is an exception that [`end`] has put there, and no other thread touches it.
+/// `place` holds an exception that [`end`] has put there, and no other thread touches it.
 #[cfg(Py_3_12)]
 #[inline(always)]
 pub(super) unsafe fn end(py: Python<'_>, place: &Place, value: Object) -> *mut ffi::PyObject {

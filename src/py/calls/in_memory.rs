@@ -15,7 +15,7 @@ pub(super) struct Place {
     /// The key, with `None` for a value that is not there yet.
     entry: Option<StoredEntry>,
     hash: u64,
-    /// That of the store when the call missed.
+    /// The generation of the store when the call missed.
     generation: u64,
 }
 

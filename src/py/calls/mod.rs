@@ -95,7 +95,7 @@ trait Backend: Sized + 'static {
     fn bytes(py: Python<'_>, search: Self::Search) -> Box<[u8]>;
 }
 
-/// What a look-up came to.
+/// The result of a look-up.
 enum Lookup<S> {
     Hit(Object),
     Miss(Miss<S>),
@@ -103,14 +103,14 @@ enum Lookup<S> {
 
 /// A key that is not there.
 struct Miss<S> {
-    /// That of the store.
+    /// The generation of the store.
     generation: u64,
     search: S,
 }
 
-/// What a caller gets.
+/// The form in which a caller gets the value.
 trait Answer: Sized + 'static {
-    /// What looking a call's key up counts.
+    /// The counters that a look-up of a call's key moves.
     const TALLY: Tally;
     /// A value that is to be computed after the look-up: by default, none.
     type Place<B: Backend>: Default;
@@ -138,8 +138,8 @@ trait Answer: Sized + 'static {
         missed: Miss<B::Search>,
     ) -> Result<Object, Raised>;
 
-    /// Compute → keep → return. Called when all that made the key has left the stack, so that a function that calls itself can do
-    /// so as often as it could without a cache.
+    /// Compute → keep → return. Called when all that made the key has left the stack, so that a function that calls
+    /// itself can do so as often as it could without a cache.
     fn compute<B: Backend>(
         function: &Py<CachedFunction>,
         py: Python<'_>,
@@ -148,7 +148,7 @@ trait Answer: Sized + 'static {
     ) -> Result<Object, Raised>;
 }
 
-/// What finding the key of a call comes to.
+/// The result of making the key of a call and looking it up.
 enum Outcome {
     /// The call returns this.
     Answer(Object),

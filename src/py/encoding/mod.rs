@@ -1,8 +1,8 @@
 //! Keys and values as bytes, and values back: the bridge between Python's objects and the codec of the shared backend.
 //!
-//! What the codec has a form for is read from the objects' own memory and written in one pass, with no foreign code. The rest
-//! of the values are pickled. The rest of the keys are walked along, as `structure` says: equal objects have equal pickles
-//! only by chance, and the bytes of equal keys must be equal.
+//! Objects that the codec has a form for are read from their own memory and written in one pass, with no foreign code.
+//! The rest of the values are pickled. The rest of the keys are walked along, as `structure` says: equal objects have
+//! equal pickles only by chance, and the bytes of equal keys must be equal.
 
 mod structure;
 
@@ -288,7 +288,7 @@ fn put_big_int(encoder: &mut Encoder<'_>, digits: Digits<'_>) -> Result<(), Refu
             count -= 8;
         }
     }
-    // What is left is fewer than eight bits, and the sign.
+    // Fewer than eight bits are left, and the sign.
     bytes.extend([low_byte(bits), 0]);
     if digits.is_negative {
         negate(&mut bytes);
@@ -347,7 +347,7 @@ fn object(py: Python<'_>, value: Value<'_>) -> Option<Object> {
     given(py, made)
 }
 
-/// What was made, unless memory ran out.
+/// The object that was made, unless memory ran out.
 #[inline]
 fn given<T>(py: Python<'_>, made: Result<T, Raised>) -> Option<T> {
     // Nothing else is raised where no foreign code runs.
@@ -396,7 +396,7 @@ fn code_points(mut text: &[u8]) -> Option<Vec<u32>> {
     Some(points)
 }
 
-/// What of Python's library is called.
+/// The functions of Python's library that are called.
 struct Tools {
     dumps: Py<PyAny>,
     loads: Py<PyAny>,
@@ -446,7 +446,7 @@ impl Tools {
         ffi::call(py, &self.loads, &[Arg::new(&pickle)], None)
     }
 
-    /// What `copyreg` or the object itself says that it is made of.
+    /// The object's parts, by `copyreg` or by its own `__reduce_ex__`.
     fn reduce(&self, py: Python<'_>, object: Arg<'_>) -> Result<Object, Raised> {
         let class = ffi::class_of(py, object);
         let reducer = ffi::call(py, &self.reducer, &[Arg::new(&class)], None)?;

@@ -47,7 +47,7 @@ pub(super) fn of_argument(py: Python<'_>, value: Arg<'_>, typed: bool, limit: u3
     Ok(out)
 }
 
-/// What makes two objects the same.
+/// The rule by which two objects are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sameness {
     /// They are equal.

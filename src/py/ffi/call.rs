@@ -155,7 +155,7 @@ pub(crate) trait Entrance {
     fn call(callable: &Py<Self::Class>, py: Python<'_>, call: Call<'_>) -> Result<Object, Raised>;
 }
 
-/// What the vectorcall slot of an instance points to.
+/// The function in an instance's vectorcall slot.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
 pub(crate) struct Entry(#[allow(dead_code, reason = "read by the interpreter")] ffi::vectorcallfunc);

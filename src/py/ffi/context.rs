@@ -12,7 +12,7 @@ use std::ffi::CStr;
 #[derive(Debug)]
 pub(crate) struct ContextVar(Py<PyAny>);
 
-/// What `ContextVar::set` returns, to take it back with.
+/// The token that `ContextVar::set` returns, and that takes the value back.
 #[derive(Debug)]
 pub(crate) struct ContextToken(Object);
 

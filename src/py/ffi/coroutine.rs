@@ -14,7 +14,7 @@ use pyo3::types::PyTraceback;
 use pyo3::types::PyTuple;
 use pyo3::types::PyType;
 
-/// What came of resuming a coroutine or an iterator.
+/// The result of resuming a coroutine or an iterator.
 #[derive(Debug)]
 pub(crate) enum Sent {
     /// It suspended itself, and gave this to whoever drives it.

@@ -13,7 +13,7 @@ pub(super) struct Int {
     pub(super) digit: u32,
 }
 
-/// What the tag of an int says, which 3.12 changed.
+/// The meaning of an int's tag, which 3.12 changed.
 pub(super) mod int_tag {
     /// The value of an int of at most one digit, times that digit.
     #[cfg(Py_3_12)]

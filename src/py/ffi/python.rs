@@ -7,8 +7,8 @@ use crate::sync::FREE_THREADED;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-/// What the object's vectorcall slot holds, or what calls an object that has none. The exported function that finds it
-/// costs a call.
+/// The function in the object's vectorcall slot, or one that calls an object without the slot. The exported function
+/// that finds it costs a call.
 ///
 /// # Safety
 /// `callable` is alive.

@@ -126,7 +126,7 @@ fn panicked(py: Python<'_>, payload: &(dyn std::any::Any + Send)) -> Raised {
     Raised::new::<PanicException>(py, text)
 }
 
-/// What pyo3 panics with where the interpreter makes no object, which is for want of memory.
+/// The text of pyo3's panic where the interpreter makes no object, which is for want of memory.
 const NO_OBJECT: &str = "PyObject pointer is null";
 
 fn text_of(payload: &(dyn std::any::Any + Send)) -> &str {

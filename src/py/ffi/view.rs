@@ -8,7 +8,7 @@ use super::object::{Arg, items, owned};
 use crate::sync::FREE_THREADED;
 use pyo3::ffi;
 
-/// What an object of one of the types that have bytes of their own is made of.
+/// The content of an object of one of the types that have bytes of their own.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum View<'a> {
     None,
@@ -41,7 +41,7 @@ pub(crate) enum Text<'a> {
     Four(&'a [u32]),
 }
 
-/// What an object is made of, if it is of exactly one of the types that have bytes of their own. Runs no foreign code.
+/// The content of an object that is of exactly one of the types that have bytes of their own. Runs no foreign code.
 #[inline]
 pub(crate) fn view(object: Arg<'_>) -> Option<View<'_>> {
     let pointer = object.as_ptr();

@@ -56,7 +56,7 @@ impl Walk {
         } else {
             self.text(&name)?;
         }
-        // Whose namespace it runs in: not the same where a decorator has given its own function another's name.
+        // The namespace in which it runs. A decorator may have given its own function the name of another module's.
         let globals = function.getattr(intern!(py, "__globals__"))?.cast_into::<PyDict>().map_err(PyErr::from)?;
         let home = globals.get_item(intern!(py, "__name__"))?.and_then(|name| name.cast_into::<PyString>().ok());
         match &home {
@@ -114,7 +114,7 @@ impl Walk {
     pub(super) fn closure(&mut self, function: &Bound<'_, PyAny>, code: &Bound<'_, PyAny>) -> Walked {
         let py = function.py();
         let own = text_of(code, "co_name")?.to_string_lossy().into_owned();
-        // What it wraps is what it most often closes over, too.
+        // A wrapper mostly closes over the function that it wraps.
         let attributes = function.getattr(intern!(py, "__dict__"))?.cast_into::<PyDict>().map_err(PyErr::from)?;
         let mut wrapped = attributes.get_item(intern!(py, "__wrapped__"))?;
         if let Ok(cells) = function.getattr(intern!(py, "__closure__"))?.cast_into::<PyTuple>() {

@@ -1,12 +1,13 @@
-//! Which shared region a function's values belong to: what it is called, and what its code does.
+//! The shared region to which a function's values belong, by the function's name and its code.
 //!
-//! The same function in another process must be found to be the same, whatever the hash seed; and two functions that may
-//! return different things must not. Where both cannot be had, a function rather has no identity. So everything here counts
-//! with its exact type, unlike in a key, and what does not tell all about itself is refused.
+//! The same function in another process must be found to be the same, whatever the hash seed; and two functions that
+//! may return different things must not. Where both cannot be had, a function rather has no identity. So everything
+//! here counts with its exact type, unlike in a key, and what does not tell all about itself is refused.
 //!
-//! What counts: module and qualified name, or the user's own name in their place; bytecode, constants and names; defaults; the
-//! values that the function closes over, and functions among them by the same rules. What does not: comments, lines (but
-//! those of class statements in the function, from 3.13 on) and files, annotations, what global names stand for, the methods of a class. A name and a version of the user's stand for all.
+//! What counts: module and qualified name, or the user's own name in their place; bytecode, constants and names;
+//! defaults; the values that the function closes over, and functions among them by the same rules. What does not:
+//! comments, lines (but those of class statements in the function, from 3.13 on) and files, annotations, what global
+//! names stand for, the methods of a class. A name and a version of the user's stand for all.
 
 mod function;
 mod name;
@@ -24,7 +25,7 @@ pub(crate) use walk::Unwrap;
 use walk::{LAYOUT, Own, Tag, Walk};
 use xxhash_rust::xxh3::xxh3_128;
 
-/// What a function is called by, so that the same function in another process finds the same region.
+/// The name and the digest by which the same function in another process finds the same region.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     /// Module and qualified name, or the user's own name: for people.

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 /// Why a walk ended before its end.
 #[derive(Debug)]
 pub(super) enum Obstacle {
-    /// What is wrong with the object, in words that can follow "which".
+    /// The object's fault, in words that can follow "which".
     Clause(String),
     /// Python code raised this.
     Raised(PyErr),

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyModule, PyString, PyTuple, PyType};
 use xxhash_rust::xxh3::xxh3_128;
 
-/// What is found under an object's name, seen from its module.
+/// The object under another object's name, seen from its module.
 pub(super) enum Found {
     Itself,
     Another,
@@ -127,7 +127,7 @@ impl Walk {
     }
 }
 
-/// What is found under an object's name.
+/// Looks up an object's name in its module.
 pub(super) fn find(
     object: &Bound<'_, PyAny>,
     module: &Bound<'_, PyString>,
@@ -174,7 +174,7 @@ pub(super) fn archive_of<'py>(
     loader: &Bound<'py, PyAny>,
 ) -> PyResult<Option<(Bound<'py, PyString>, Bound<'py, PyDict>)>> {
     let py = loader.py();
-    // Who has imported from one has imported this.
+    // A program that has imported from an archive has imported zipimport.
     let Some(zipimport) = modules(py)?.get_item(intern!(py, "zipimport"))? else { return Ok(None) };
     let is_it = match zipimport.getattr_opt(intern!(py, "zipimporter"))? {
         Some(kind) => loader.is_instance(&kind)?,

@@ -16,10 +16,10 @@ use std::ops::Range;
 pub(super) const LARGEST: usize = 1 << 20;
 /// How deeply values may be nested.
 pub(super) const DEEPEST: usize = 32;
-/// What the digest begins with. Another number makes all functions others.
+/// The start of every digest. Another number here gives every function another region.
 pub(super) const LAYOUT: &[u8] = b"warp_cache identity 1\0";
 
-/// What comes next in the bytes. Never renumbered.
+/// The kind of the bytes that follow. Never renumbered.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Tag {
     Named = 1,
@@ -59,7 +59,7 @@ pub(super) enum Tag {
     Archived,
 }
 
-/// What the user's own name takes the place of, wherever a walk meets it.
+/// The names that the user's own name replaces, wherever a walk meets them.
 pub(super) struct Own {
     /// None: the function is of no module.
     pub(super) module: Option<String>,

@@ -340,7 +340,7 @@ impl<'a> Temporary<'a> {
             };
             let temporary = Self { directory, name, is_published: false };
             retry_on_intr(|| flock(&fd, FlockOperation::NonBlockingLockExclusive))?;
-            // Whatever the umask.
+            // The umask may have taken bits of the mode.
             fchmod(&fd, FILE_MODE)?;
             return Ok((temporary, fd));
         }

@@ -1,9 +1,9 @@
-//! Which processes live.
+//! The living processes of a folder.
 //!
 //! A process that uses a folder is a member of it: for life it holds the lock of `live/<slot>`, and has put a number, its
 //! incarnation, into its slot of the file `registry`. It marks each lock that it takes in shared
-//! memory with both, as an [`Owner`]. The kernel drops a file's lock with its process: if that lock is free, or the slot has another
-//! incarnation, the owner is dead.
+//! memory with both, as an [`Owner`]. The kernel drops a file's lock with its process: if that lock is free, or the
+//! slot has another incarnation, the owner is dead.
 //!
 //! The danger is a living owner that is taken for dead: two would write, and entries would be lost. So an owner counts as alive
 //! unless the kernel or the registry shows that it is dead; that costs at most waiting.
@@ -237,8 +237,8 @@ fn probe(live: &Directory, name: &str) -> Probe {
     }
 }
 
-/// A process's membership of a folder, renewed when it is lost: by a fork, or when the program closes descriptors that are not its
-/// own. A process is one member of a folder, however many of these it has.
+/// A process's membership of a folder, renewed when it is lost: by a fork, or when the program closes descriptors that
+/// are not its own. A process is one member of a folder, however many of these it has.
 #[derive(Clone, Debug)]
 pub(crate) struct Membership(Location);
 

@@ -117,8 +117,8 @@ impl PendingCall {
         }
     }
 
-    /// What drives the function's awaitable, or that of another call of the function where the first was closed because the
-    /// call had to wait. Either may be foreign code, which runs in the flight's context.
+    /// The driver of the function's awaitable, or of another call's where the first was closed because the call had to wait.
+    /// Either may be foreign code, which runs in the flight's context.
     fn iterator_in(
         &self,
         py: Python<'_>,
@@ -214,7 +214,7 @@ impl PendingCall {
                 self.prepare(py, seat)
             }
             Err(raised) => {
-                // What a key's `__eq__` raises concerns this caller. Another one takes over.
+                // An exception of a key's `__eq__` concerns this caller alone. Another one takes over.
                 let error = raised.fetch(py);
                 if let Some(state) = self.end(py) {
                     self.dismiss(py, state);
@@ -235,7 +235,8 @@ impl PendingCall {
             }
             _ => Ok(()),
         };
-        // What a key's `__eq__` raises concerns this caller. The others get what they have waited for.
+        // An exception of a key's `__eq__` concerns this caller alone. The others get the value that they have waited
+        // for.
         let kept = kept.map_err(|raised| raised.fetch(py));
         Self::finish(py, state, Landing::Value(value.clone_ref(py)));
         kept?;
@@ -245,7 +246,8 @@ impl PendingCall {
     /// The function has raised.
     pub(super) fn fail(&self, py: Python<'_>, error: PyErr) -> Raised {
         if let Some(state) = self.end(py) {
-            // What is no `Exception` does not speak of the function, but ends this caller: cancellation, exit.
+            // A `BaseException` that is no `Exception` is not the function's result. It ends this caller: cancellation,
+            // exit.
             if error.is_instance_of::<PyException>(py) {
                 let landing = Landing::Failure {
                     exception: error.value(py).clone().into_any().into(),
