@@ -15,6 +15,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyType};
 use std::ffi::{CStr, c_int, c_ulong, c_void};
+use std::marker::PhantomData;
 use std::ptr::null_mut;
 
 /// The result of a slot, one value of which says that an exception is set.
@@ -134,7 +135,8 @@ unsafe extern "C" fn enter_with_tuple<M: Method>(
     }
 }
 
-unsafe extern "C" fn go_on<M: Method>(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
+/// A slot that takes nothing but the instance, and does what `M` does.
+pub(super) unsafe extern "C" fn enter_alone<M: Method>(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: the interpreter calls this slot of an instance, which is alive.
     unsafe {
         slot(|py| {
@@ -219,13 +221,44 @@ unsafe extern "C" fn get_attribute<B: Behaviour>(
     }
 }
 
-unsafe extern "C" fn get_class<B: Behaviour>(this: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter calls this getter of an instance, which is alive.
+/// Attributes that are computed.
+pub(crate) trait Getter {
+    /// The type that has them.
+    type Of;
+
+    /// The attribute of that name, one for which there is a [`getter`].
+    fn get<'py>(this: &Bound<'py, Self::Of>, name: &CStr) -> PyResult<Bound<'py, PyAny>>;
+}
+
+unsafe extern "C" fn get<G: Getter>(this: *mut ffi::PyObject, name: *mut c_void) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter calls this getter of an instance, which is alive. The name is the one beside this in `getter`.
     unsafe {
         slot(|py| {
-            let this = Borrowed::from_ptr(py, this).to_owned().cast_into_unchecked::<B>();
-            B::class(&this).map(Bound::into_ptr)
+            let this = Borrowed::from_ptr(py, this).to_owned().cast_into_unchecked::<G::Of>();
+            G::get(&this, CStr::from_ptr(name.cast_const().cast())).map(Bound::into_ptr)
         })
+    }
+}
+
+/// The getter of an attribute as the interpreter wants it described.
+pub(super) fn getter<G: Getter>(name: &'static CStr, doc: Option<&'static CStr>) -> ffi::PyGetSetDef {
+    ffi::PyGetSetDef {
+        name: name.as_ptr(),
+        get: Some(get::<G>),
+        set: None,
+        doc: doc.map_or(std::ptr::null(), CStr::as_ptr),
+        closure: name.as_ptr().cast_mut().cast::<c_void>(),
+    }
+}
+
+/// The attribute `__class__` of a type with a [`Behaviour`].
+struct Class<B>(PhantomData<B>);
+
+impl<B: Behaviour> Getter for Class<B> {
+    type Of = B;
+
+    fn get<'py>(this: &Bound<'py, B>, _: &CStr) -> PyResult<Bound<'py, PyAny>> {
+        B::class(this).map(Bound::into_any)
     }
 }
 
@@ -244,15 +277,22 @@ unsafe extern "C" fn get_bound<B: Behaviour>(
     }
 }
 
-unsafe extern "C" fn represent<B: Behaviour>(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter calls this slot of an instance, which is alive.
-    unsafe {
-        slot(|py| {
-            let this = Borrowed::from_ptr(py, this).to_owned().cast_into_unchecked::<B>();
-            let text = bridge::new_text(py, &B::represent(&this)?)?;
-            Ok::<_, bridge::Raised>(text.into_ptr())
-        })
+/// The method `__repr__` of a type with a [`Behaviour`].
+struct Represent<B>(PhantomData<B>);
+
+impl<B: Behaviour> Method for Represent<B> {
+    type Of = B;
+    const NAME: &'static CStr = c"__repr__";
+    const DOC: &'static CStr = c"Return repr(self).";
+
+    fn call<'py>(this: &Bound<'py, B>, _: Given<'_>) -> PyResult<Bound<'py, PyAny>> {
+        new_text(this.py(), &B::represent(this)?)
     }
+}
+
+/// A str, for a method to return.
+pub(super) fn new_text<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
+    bridge::new_text(py, text).map(|text| text.into_bound(py)).map_err(|raised| raised.fetch(py))
 }
 
 /// Derives from a pyclass, which cannot be given a vectorcall slot, the type that has one and is used.
@@ -278,13 +318,7 @@ pub(crate) fn derive_function<'py, T: Behaviour>(
         ffi::PyMemberDef::default(),
     ]));
     let getters = Box::leak(Box::new([
-        ffi::PyGetSetDef {
-            name: c"__class__".as_ptr(),
-            get: Some(get_class::<T>),
-            set: None,
-            doc: c"What the object passes for.".as_ptr(),
-            closure: null_mut(),
-        },
+        getter::<Class<T>>(c"__class__", Some(c"What the object passes for.")),
         ffi::PyGetSetDef::default(),
     ]));
     let slots = [
@@ -293,7 +327,7 @@ pub(crate) fn derive_function<'py, T: Behaviour>(
         slot_of(ffi::Py_tp_methods, table(methods).cast::<c_void>()),
         slot_of(ffi::Py_tp_getattro, get_attribute::<T> as *mut c_void),
         slot_of(ffi::Py_tp_descr_get, get_bound::<T> as *mut c_void),
-        slot_of(ffi::Py_tp_repr, represent::<T> as *mut c_void),
+        slot_of(ffi::Py_tp_repr, enter_alone::<Represent<T>> as *mut c_void),
         slot_of(ffi::Py_tp_call, ffi::PyVectorcall_Call as *mut c_void),
     ];
     // SAFETY: the slots are functions of the kinds that they are for, and what else they point to lives for ever.
@@ -319,7 +353,7 @@ pub(crate) fn derive_iterator<'py, M: Method<Of: pyo3::PyClass>>(
 ) -> PyResult<Bound<'py, PyType>> {
     let slots = [
         slot_of(ffi::Py_tp_iter, ffi::PyObject_SelfIter as *mut c_void),
-        slot_of(ffi::Py_tp_iternext, go_on::<M> as *mut c_void),
+        slot_of(ffi::Py_tp_iternext, enter_alone::<M> as *mut c_void),
         slot_of(ffi::Py_tp_methods, table(methods).cast::<c_void>()),
     ];
     // SAFETY: the slots are functions of the kinds that they are for, and the table lives for ever.

@@ -16,7 +16,7 @@ use crate::py::awaiting::steps::{self, Protocol};
 use crate::py::awaiting::stop;
 use crate::py::error::exception;
 use crate::py::ffi::{self as bridge, Arg, Given, Object, Raised};
-use crate::py::method::{self, Answer, methods, slot};
+use crate::py::method::{self, Answer, Getter, methods, slot};
 use crate::py::{names, thread};
 use crate::sync::is_reachable_elsewhere;
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError};
@@ -56,9 +56,7 @@ impl Awaitable {
     fn take(&self, place: impl Fn(&Self) -> &AtomicPtr<ffi::PyObject>) -> Option<Object> {
         let place = place(self);
         if bridge::FREE_THREADED {
-            let reference = place.swap(null_mut(), Ordering::AcqRel);
-            // SAFETY: what is not null there is an owned reference, and now it is nowhere else.
-            return (!reference.is_null()).then(|| unsafe { own(reference) });
+            return taken(place.swap(null_mut(), Ordering::AcqRel));
         }
         take_alone(place)
     }
@@ -76,18 +74,19 @@ impl Awaitable {
 fn take_alone(place: &AtomicPtr<ffi::PyObject>) -> Option<Object> {
     let reference = place.load(Ordering::Relaxed);
     place.store(null_mut(), Ordering::Relaxed);
-    // SAFETY: what is not null there is an owned reference, and now it is nowhere else.
-    (!reference.is_null()).then(|| unsafe { own(reference) })
+    taken(reference)
 }
 
-/// Takes a reference out of its place in an object that nobody can reach any more.
-///
-/// # Safety
-/// Nobody can: it is dead.
+/// Takes a reference out of its place in an object that nobody else can reach.
 #[inline(always)]
-unsafe fn take_last(place: &mut AtomicPtr<ffi::PyObject>) -> Option<Object> {
-    let reference = std::mem::replace(place.get_mut(), null_mut());
-    // SAFETY: what is not null there is an owned reference, and now it is nowhere else.
+fn take_last(place: &mut AtomicPtr<ffi::PyObject>) -> Option<Object> {
+    taken(std::mem::replace(place.get_mut(), null_mut()))
+}
+
+/// The owned reference that was taken out of its place, if it was not null.
+#[inline(always)]
+fn taken(reference: *mut ffi::PyObject) -> Option<Object> {
+    // SAFETY: only owned references are put into the places, and this one is nowhere else now.
     (!reference.is_null()).then(|| unsafe { own(reference) })
 }
 
@@ -288,6 +287,7 @@ methods! {
     Throw(PyAny, 0) = "throw" "($self, /, *args)"
         "Raise an exception where the coroutine is suspended: throw(exception), or throw(type, value, traceback)." throw;
     Close(PyAny, 0) = "close" "($self, /)" "Raise GeneratorExit where the coroutine is suspended." close;
+    Represent(PyAny, 0) = "__repr__" "($self, /)" "Return repr(self)." represent;
     Await(PyAny, ffi::METH_COEXIST) = "__await__" "($self, /)" "Return an iterator over the steps." steps_of;
 }
 
@@ -323,17 +323,12 @@ fn steps_of<'py>(this: &Bound<'py, PyAny>, given: Given<'_>) -> PyResult<Bound<'
     steps::new(this, &Protocol { send, throw, close })
 }
 
-unsafe extern "C" fn tp_repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter calls this slot, so the thread is attached and the object is ours and alive.
-    unsafe {
-        slot(|py| {
-            let name =
-                attribute(py, instance(object), c"__qualname__").map_err(|raised| raised.fetch(py)).ok().flatten();
-            let name = name.map_or_else(String::new, |name| format!(" {name}"));
-            let text = format!("<warp_cache.CachedCoroutine{name} at {object:p}>");
-            bridge::new_text(py, &text).map(Object::into_ptr)
-        })
-    }
+/// The representation of an awaitable.
+fn represent<'py>(this: &Bound<'py, PyAny>, _: Given<'_>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    let name = attribute(py, of(this), c"__qualname__").map_err(|raised| raised.fetch(py)).ok().flatten();
+    let name = name.map_or_else(String::new, |name| format!(" {name}"));
+    method::new_text(py, &format!("<warp_cache.CachedCoroutine{name} at {:p}>", this.as_ptr()))
 }
 
 /// An attribute that coroutines have, as far as this one has it.
@@ -351,17 +346,18 @@ fn attribute<'py>(py: Python<'py>, this: &Awaitable, name: &CStr) -> Result<Opti
     Ok(if is_over { attribute_of_finished(py, name) } else { None })
 }
 
-unsafe extern "C" fn get_attribute(object: *mut ffi::PyObject, name: *mut c_void) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter calls this getter, so the thread is attached and the object is ours and alive; the name is
-    // the one that stands beside this function in `GETTERS`.
-    unsafe {
-        slot(|py| {
-            let name = CStr::from_ptr(name.cast_const().cast());
-            if let Some(value) = attribute(py, instance(object), name)? {
-                return Ok(value.into_ptr());
-            }
+/// The attributes of coroutines, on an awaitable.
+struct Attributes;
+
+impl Getter for Attributes {
+    type Of = PyAny;
+
+    fn get<'py>(this: &Bound<'py, PyAny>, name: &CStr) -> PyResult<Bound<'py, PyAny>> {
+        let py = this.py();
+        let value = attribute(py, of(this), name).map_err(|raised| raised.fetch(py))?;
+        value.ok_or_else(|| {
             let text = format!("'CachedCoroutine' object has no attribute '{}'", name.to_string_lossy());
-            Err(Raised::new::<PyAttributeError>(py, &text))
+            exception::<PyAttributeError>(&text)
         })
     }
 }
@@ -458,16 +454,7 @@ fn make_type(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
         // In place of the one that calls the slot.
         method::definition::<Await>(),
     ]);
-    let mut getters: Vec<_> = ATTRIBUTES
-        .iter()
-        .map(|name| ffi::PyGetSetDef {
-            name: name.as_ptr(),
-            get: Some(get_attribute),
-            set: None,
-            doc: std::ptr::null(),
-            closure: name.as_ptr().cast_mut().cast::<c_void>(),
-        })
-        .collect();
+    let mut getters: Vec<_> = ATTRIBUTES.iter().map(|name| method::getter::<Attributes>(name, None)).collect();
     getters.push(ffi::PyGetSetDef::default());
     let getters = Box::leak(getters.into_boxed_slice());
     let members = Box::leak(Box::new([
@@ -486,7 +473,7 @@ fn make_type(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
         slot(ffi::Py_tp_methods, methods.cast()),
         slot(ffi::Py_tp_members, members.as_mut_ptr().cast()),
         slot(ffi::Py_tp_getset, getters.as_mut_ptr().cast()),
-        slot(ffi::Py_tp_repr, tp_repr as *mut c_void),
+        slot(ffi::Py_tp_repr, method::enter_alone::<Represent> as *mut c_void),
         slot(ffi::Py_tp_iternext, tp_iternext as *mut c_void),
         slot(ffi::Py_tp_traverse, tp_traverse as *mut c_void),
         slot(ffi::Py_tp_clear, tp_clear as *mut c_void),

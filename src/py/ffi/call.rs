@@ -34,13 +34,7 @@ impl<'a> Call<'a> {
     /// The argument, if there is just one and it has no name.
     #[inline(always)]
     pub(crate) fn lone(&self) -> Option<Arg<'a>> {
-        if self.kwnames.is_null() && self.positional() == 1 {
-            // SAFETY: the protocol gives `positional()` borrowed references at `args`, valid for the call, and `Arg` is
-            // transparent over one.
-            Some(unsafe { *self.args.cast::<Arg<'a>>() })
-        } else {
-            None
-        }
+        if self.kwnames.is_null() && self.positional() == 1 { self.values(0).first().copied() } else { None }
     }
 
     /// How many of the values have no name.
@@ -57,9 +51,16 @@ impl<'a> Call<'a> {
         if !self.kwnames.is_null() || count < least || count > most {
             return None;
         }
+        Some(self.values(0))
+    }
+
+    /// The values: those without a name, and then `named` others, which is no more than there are names.
+    #[inline(always)]
+    fn values(&self, named: usize) -> &'a [Arg<'a>] {
+        let count = self.positional() + named;
         // SAFETY: the protocol gives that many borrowed references at `args`, valid for the call, `Arg` is transparent over
         // one, and the pointer is not null where there are any.
-        Some(if count == 0 { &[] } else { unsafe { std::slice::from_raw_parts(self.args.cast::<Arg<'a>>(), count) } })
+        if count == 0 { &[] } else { unsafe { std::slice::from_raw_parts(self.args.cast::<Arg<'a>>(), count) } }
     }
 
     /// The arguments.
@@ -67,28 +68,20 @@ impl<'a> Call<'a> {
     pub(crate) fn given(&self) -> Given<'a> {
         let tuple = NonNull::new(self.kwnames).map(|names| Arg(names, PhantomData));
         let names = tuple.map_or(&[][..], items);
-        let positional = self.positional();
-        let count = positional + names.len();
-        let values = if count == 0 {
-            &[]
-        } else {
-            // SAFETY: the protocol gives that many borrowed references at `args`, valid for the call, and `Arg` is
-            // transparent over one.
-            unsafe { std::slice::from_raw_parts(self.args.cast::<Arg<'a>>(), count) }
-        };
+        let (values, positional) = (self.values(names.len()), self.positional());
         Given { values, positional, names, tuple: tuple.filter(|_| !names.is_empty()) }
     }
 
     /// Calls `function` with the same arguments.
     #[inline]
     pub(crate) fn forward(&self, py: Python<'_>, function: &Py<PyAny>) -> Result<Object, Raised> {
-        let function = function.as_ptr();
+        let function = Arg::new(function);
+        let target = python::vectorcall_of(function);
         // SAFETY: the array, its length and the names are those that the caller vouches for until this call ends. What the
         // function's own slot holds is called as `PyObject_Vectorcall` would call it.
-        let call = || unsafe { owned(python::vectorcall_of(function)(function, self.args, self.nargsf, self.kwnames)) };
+        let call = || owned(unsafe { target(function.as_ptr(), self.args, self.nargsf, self.kwnames) });
         // From 3.12 on, a function of Python counts against a limit for C code, and itself.
-        // SAFETY: the function is alive.
-        if cfg!(Py_3_12) && unsafe { ffi::Py_TYPE(function) } == &raw mut ffi::PyFunction_Type {
+        if cfg!(Py_3_12) && function.kind() == &raw mut ffi::PyFunction_Type {
             thread::check_stack(py)?;
             return call();
         }
@@ -119,13 +112,14 @@ pub(crate) fn call(
     values: &[Arg<'_>],
     names: Option<Arg<'_>>,
 ) -> Result<Object, Raised> {
-    let function = function.as_ptr();
+    let function = Arg::new(function);
+    let target = python::vectorcall_of(function);
     let positional = values.len() - names.map_or(0, |names| items(names).len());
     let names = names.map_or(std::ptr::null_mut(), |names| names.as_ptr());
     thread::prepare(py);
     // SAFETY: the thread is attached; `Arg` is transparent over a borrowed reference, and there are as many without a name
     // as said, and then as many as there are names.
-    owned(unsafe { python::vectorcall_of(function)(function, values.as_ptr().cast(), positional, names) })
+    owned(unsafe { target(function.as_ptr(), values.as_ptr().cast(), positional, names) })
 }
 
 /// The arguments of a call: values without a name, then values with one.
@@ -173,11 +167,9 @@ unsafe extern "C" fn enter<E: Entrance>(
     nargsf: usize,
     kwnames: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter calls this, so the thread is attached.
-    let py = unsafe { Python::assume_attached() };
-    // SAFETY: the interpreter found this function in the instance's own slot, so the instance is one of the class, and the
-    // caller keeps it alive for the call. `Py` is transparent over the pointer.
-    let instance = unsafe { &*(&raw const callable).cast::<Py<E::Class>>() };
+    // SAFETY: the interpreter calls this, so the thread is attached. It found this function in the instance's own slot, so the
+    // instance is one of the class, and the caller keeps it alive for the call. `Py` is transparent over the pointer.
+    let (py, instance) = unsafe { (Python::assume_attached(), &*(&raw const callable).cast::<Py<E::Class>>()) };
     let call = Call { args, nargsf, kwnames, _caller: PhantomData };
     match E::call(instance, py, call) {
         Ok(value) => value.into_ptr(),

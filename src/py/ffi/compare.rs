@@ -19,17 +19,17 @@ pub(crate) fn hash(object: Arg<'_>) -> Result<isize, Raised> {
 /// The same, and whether the hash tells the value: of all small ints, only the object's equals have it.
 #[inline(always)]
 pub(crate) fn hash_telling(object: Arg<'_>) -> Result<(isize, bool), Raised> {
-    let object = object.as_ptr();
+    let pointer = object.as_ptr();
     // SAFETY: the object is alive, and its type is looked at before its layout is relied on.
     unsafe {
-        let kind = ffi::Py_TYPE(object);
+        let kind = ffi::Py_TYPE(pointer);
         if kind == &raw mut ffi::PyLong_Type {
-            if let Some(value) = compact(object) {
+            if let Some(value) = compact(pointer) {
                 // As every hash, it is never -1, which stands for an error: -1 and -2 share theirs.
                 return Ok(if value == -1 { (-2, false) } else { (value, value != -2) });
             }
         } else if kind == &raw mut ffi::PyUnicode_Type {
-            let hash = std::sync::atomic::AtomicIsize::from_ptr(&raw mut (*object.cast::<ffi::PyASCIIObject>()).hash)
+            let hash = std::sync::atomic::AtomicIsize::from_ptr(&raw mut (*pointer.cast::<ffi::PyASCIIObject>()).hash)
                 .load(std::sync::atomic::Ordering::Relaxed);
             if hash != -1 {
                 return Ok((hash, false));
@@ -45,8 +45,7 @@ pub(crate) fn hash_telling(object: Arg<'_>) -> Result<(isize, bool), Raised> {
 /// Whether the object is an int or a str and of no derived class.
 #[inline]
 pub(crate) fn is_exact_int_or_str(object: Arg<'_>) -> bool {
-    // SAFETY: the object is alive.
-    let kind = unsafe { ffi::Py_TYPE(object.as_ptr()) };
+    let kind = object.kind();
     kind == &raw mut ffi::PyLong_Type || kind == &raw mut ffi::PyUnicode_Type
 }
 
@@ -77,13 +76,13 @@ fn compare_unlike(one: Arg<'_>, other: Arg<'_>, depth: u32) -> Match {
     let (left, right) = (one.as_ptr(), other.as_ptr());
     // SAFETY: both objects are alive, and of the kinds whose layout is read.
     let equal = unsafe {
-        match (kind(left), kind(right)) {
+        match (kind(one), kind(other)) {
             (Kind::Foreign, _) | (_, Kind::Foreign) => return Match::Unsure,
             (Kind::Int, Kind::Int) => are_equal_ints(left, right),
             (Kind::Str, Kind::Str) => return compare_strs(left, right),
             (Kind::Float, Kind::Float) => is_equal(ffi::PyFloat_AS_DOUBLE(left), ffi::PyFloat_AS_DOUBLE(right)),
-            (Kind::Int, Kind::Float) => return compare_to_float(left, right),
-            (Kind::Float, Kind::Int) => return compare_to_float(right, left),
+            (Kind::Int, Kind::Float) => return compare_to_float(compact(left), ffi::PyFloat_AS_DOUBLE(right)),
+            (Kind::Float, Kind::Int) => return compare_to_float(compact(right), ffi::PyFloat_AS_DOUBLE(left)),
             (Kind::Bytes, Kind::Bytes) => bytes(left) == bytes(right),
             (Kind::Tuple, Kind::Tuple) => return compare_all(items(one), items(other), depth),
             _ => false,
@@ -116,19 +115,17 @@ fn compare_all(left: &[Arg<'_>], right: &[Arg<'_>], depth: u32) -> Match {
 
 /// `stored is other or stored == other`, by the objects' own methods.
 pub(crate) fn ask(py: Python<'_>, stored: Arg<'_>, other: Arg<'_>) -> Result<bool, Raised> {
-    // SAFETY: both objects are kept alive by the references given.
-    match unsafe { python::are_equal(py, stored.as_ptr(), other.as_ptr()) } {
+    match python::are_equal(py, stored, other) {
         -1 => Err(Raised(())),
         answer => Ok(answer == 1),
     }
 }
 
-/// # Safety
-/// `object` is alive.
 #[inline]
-unsafe fn kind(object: *mut ffi::PyObject) -> Kind {
-    // SAFETY: the caller says that the object is alive; of types and None, only the addresses are used.
-    let (kind, none) = unsafe { (ffi::Py_TYPE(object), ffi::Py_None()) };
+fn kind(object: Arg<'_>) -> Kind {
+    let kind = object.kind();
+    // SAFETY: of None, only the address is used.
+    let none = unsafe { ffi::Py_None() };
     if kind == &raw mut ffi::PyLong_Type || kind == &raw mut ffi::PyBool_Type {
         Kind::Int
     } else if kind == &raw mut ffi::PyUnicode_Type {
@@ -139,18 +136,15 @@ unsafe fn kind(object: *mut ffi::PyObject) -> Kind {
         Kind::Tuple
     } else if kind == &raw mut ffi::PyBytes_Type {
         Kind::Bytes
-    } else if object == none {
+    } else if object.as_ptr() == none {
         Kind::None
     } else {
         Kind::Foreign
     }
 }
 
-/// # Safety
-/// `int` is an int or a bool, and `float` a float.
-unsafe fn compare_to_float(int: *mut ffi::PyObject, float: *mut ffi::PyObject) -> Match {
-    // SAFETY: the caller says what they are.
-    let (int, float) = unsafe { (compact(int), ffi::PyFloat_AS_DOUBLE(float)) };
+/// Compares an int with a float. `int` is `None` for one of several digits.
+fn compare_to_float(int: Option<isize>, float: f64) -> Match {
     match int {
         // Thirty bits are exact in a double.
         #[allow(clippy::cast_precision_loss)]

@@ -85,6 +85,13 @@ impl<'a> Arg<'a> {
         // SAFETY: a `Py` is never null.
         Self(unsafe { NonNull::new_unchecked(reference.as_ptr()) }, PhantomData)
     }
+
+    /// The object's type, by its address.
+    #[inline(always)]
+    pub(super) fn kind(self) -> *mut ffi::PyTypeObject {
+        // SAFETY: the object is alive for `'a`.
+        unsafe { ffi::Py_TYPE(self.as_ptr()) }
+    }
 }
 
 impl Deref for Arg<'_> {
@@ -133,6 +140,5 @@ pub(super) fn owned(result: *mut ffi::PyObject) -> Result<Object, Raised> {
 /// Whether both objects are of one type.
 #[inline]
 pub(crate) fn are_of_one_type(one: Arg<'_>, other: Arg<'_>) -> bool {
-    // SAFETY: both objects are alive.
-    unsafe { ffi::Py_TYPE(one.as_ptr()) == ffi::Py_TYPE(other.as_ptr()) }
+    one.kind() == other.kind()
 }

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use super::object::Arg;
 use crate::py::thread;
 use crate::sync::FREE_THREADED;
 use pyo3::ffi;
@@ -9,13 +10,10 @@ use pyo3::prelude::*;
 
 /// The function in the object's vectorcall slot, or one that calls an object without the slot. The exported function
 /// that finds it costs a call.
-///
-/// # Safety
-/// `callable` is alive.
 #[inline(always)]
-pub(super) unsafe fn vectorcall_of(callable: *mut ffi::PyObject) -> ffi::vectorcallfunc {
-    // SAFETY: the caller says that the object is alive. Its type has the flag only if its instances have the slot, at that
-    // offset.
+pub(super) fn vectorcall_of(callable: Arg<'_>) -> ffi::vectorcallfunc {
+    let callable = callable.as_ptr();
+    // SAFETY: the object is alive. Its type has the flag only if its instances have the slot, at that offset.
     unsafe {
         let kind = ffi::Py_TYPE(callable);
         if ffi::PyType_HasFeature(kind, ffi::Py_TPFLAGS_HAVE_VECTORCALL) != 0 {
@@ -43,25 +41,19 @@ unsafe extern "C" fn make_call(
     unsafe { ffi::PyObject_Vectorcall(callable, args, nargsf, kwnames) }
 }
 
-/// `hash(object)`.
-///
-/// # Safety
-/// `object` is alive.
+/// `hash(object)`, or -1 with an exception.
 #[inline(always)]
-pub(super) unsafe fn hash(py: Python<'_>, object: *mut ffi::PyObject) -> ffi::Py_hash_t {
+pub(super) fn hash(py: Python<'_>, object: Arg<'_>) -> ffi::Py_hash_t {
     thread::prepare(py);
-    // SAFETY: as the caller says.
-    unsafe { ffi::PyObject_Hash(object) }
+    // SAFETY: the thread is attached, and the object is alive.
+    unsafe { ffi::PyObject_Hash(object.as_ptr()) }
 }
 
 /// `one is other or one == other`: 0, 1, or -1 with an exception.
-///
-/// # Safety
-/// Both objects are alive.
-pub(super) unsafe fn are_equal(py: Python<'_>, one: *mut ffi::PyObject, other: *mut ffi::PyObject) -> i32 {
+pub(super) fn are_equal(py: Python<'_>, one: Arg<'_>, other: Arg<'_>) -> i32 {
     thread::prepare(py);
-    // SAFETY: as the caller says.
-    unsafe { ffi::PyObject_RichCompareBool(one, other, ffi::Py_EQ) }
+    // SAFETY: the thread is attached, and both objects are alive.
+    unsafe { ffi::PyObject_RichCompareBool(one.as_ptr(), other.as_ptr(), ffi::Py_EQ) }
 }
 
 /// Gives up a reference.

@@ -65,7 +65,7 @@ pub(crate) fn view(object: Arg<'_>) -> Option<View<'_>> {
         } else if kind == &raw mut ffi::PyList_Type {
             Some(View::List)
         } else if kind == &raw mut ffi::PyComplex_Type {
-            Some(view_complex(pointer))
+            Some(view_complex(object))
         } else {
             None
         }
@@ -93,7 +93,7 @@ pub(crate) fn view_of_base(object: Arg<'_>) -> Option<View<'_>> {
         } else if ffi::PyFloat_Check(pointer) != 0 {
             follows(&raw mut ffi::PyFloat_Type).then(|| View::Float(ffi::PyFloat_AS_DOUBLE(pointer)))
         } else if ffi::PyComplex_Check(pointer) != 0 {
-            follows(&raw mut ffi::PyComplex_Type).then(|| view_complex(pointer))
+            follows(&raw mut ffi::PyComplex_Type).then(|| view_complex(object))
         } else {
             None
         }
@@ -165,8 +165,12 @@ unsafe fn view_text<'a>(object: *mut ffi::PyObject) -> Option<Text<'a>> {
         let data = ffi::PyUnicode_DATA(object);
         Some(match ffi::PyUnicode_KIND(object) {
             ffi::PyUnicode_1BYTE_KIND => {
-                let bytes = std::slice::from_raw_parts(data.cast(), length);
-                if is_ascii(object, bytes) { Text::Ascii(bytes) } else { Text::One(bytes) }
+                let bytes: &[u8] = std::slice::from_raw_parts(data.cast(), length);
+                #[cfg(not(Py_3_14))]
+                let is_ascii = ffi::PyUnicode_IS_ASCII(object) != 0;
+                #[cfg(Py_3_14)]
+                let is_ascii = bytes.is_ascii();
+                if is_ascii { Text::Ascii(bytes) } else { Text::One(bytes) }
             }
             ffi::PyUnicode_2BYTE_KIND => Text::Two(std::slice::from_raw_parts(data.cast(), length)),
             _ => Text::Four(std::slice::from_raw_parts(data.cast(), length)),
@@ -174,29 +178,10 @@ unsafe fn view_text<'a>(object: *mut ffi::PyObject) -> Option<Text<'a>> {
     }
 }
 
-/// Whether these bytes, the text of `object`, are all ASCII.
-///
-/// # Safety
-/// `object` is a str that is ready.
-#[inline]
-unsafe fn is_ascii(object: *mut ffi::PyObject, bytes: &[u8]) -> bool {
-    // SAFETY: the caller says that it is a str.
-    #[cfg(not(Py_3_14))]
-    unsafe {
-        let _ = bytes;
-        ffi::PyUnicode_IS_ASCII(object) != 0
-    }
-    #[cfg(Py_3_14)]
-    {
-        let _ = object;
-        bytes.is_ascii()
-    }
-}
-
-/// # Safety
-/// `object` is a complex.
-unsafe fn view_complex<'a>(object: *mut ffi::PyObject) -> View<'a> {
-    // SAFETY: the caller says that it is a complex.
+/// The parts of a complex.
+fn view_complex(object: Arg<'_>) -> View<'_> {
+    let object = object.as_ptr();
+    // SAFETY: the object is alive. The functions take any object, and run foreign code for what is no complex only.
     unsafe { View::Complex(ffi::PyComplex_RealAsDouble(object), ffi::PyComplex_ImagAsDouble(object)) }
 }
 
@@ -215,6 +200,10 @@ pub(crate) fn list_of_floats(list: Arg<'_>, most: usize) -> Option<(usize, Optio
         if ffi::PyList_Check(list.as_ptr()) == 0 {
             return None;
         }
+        let float = |object| {
+            let is_float = ffi::Py_TYPE(object) == &raw mut ffi::PyFloat_Type;
+            is_float.then(|| ffi::PyFloat_AS_DOUBLE(object))
+        };
         let length = ffi::PyList_Size(list.as_ptr()).unsigned_abs();
         if length == 0 || length > most {
             return Some((length, None));
@@ -225,29 +214,22 @@ pub(crate) fn list_of_floats(list: Arg<'_>, most: usize) -> Option<(usize, Optio
                 return Some((length, None));
             };
             let items = self::items(Arg::new(&items));
-            return Some((items.len(), to_floats(items.iter().map(|item| item.as_ptr()), items.len())));
+            return Some((items.len(), all(items.iter().map(|item| float(item.as_ptr())), items.len())));
         }
-        let items = (0..length.cast_signed()).map(|index| ffi::PyList_GET_ITEM(list.as_ptr(), index));
-        Some((length, to_floats(items, length)))
+        let floats = (0..length.cast_signed()).map(|index| float(ffi::PyList_GET_ITEM(list.as_ptr(), index)));
+        Some((length, all(floats, length)))
     }
 }
 
-/// # Safety
-/// The objects are alive.
-unsafe fn to_floats(objects: impl Iterator<Item = *mut ffi::PyObject>, count: usize) -> Option<Vec<f64>> {
-    let mut floats = Vec::new();
-    for object in objects {
-        // SAFETY: the caller says that the object is alive, and it is seen to be a float.
-        let float = unsafe {
-            if ffi::Py_TYPE(object) != &raw mut ffi::PyFloat_Type {
-                return None;
-            }
-            ffi::PyFloat_AS_DOUBLE(object)
-        };
-        if floats.is_empty() {
-            floats.try_reserve_exact(count).ok()?;
+/// As many floats as said, if there are any, each is one, and there is memory for them.
+fn all(floats: impl Iterator<Item = Option<f64>>, count: usize) -> Option<Vec<f64>> {
+    let mut all = Vec::new();
+    for float in floats {
+        let float = float?;
+        if all.is_empty() {
+            all.try_reserve_exact(count).ok()?;
         }
-        floats.push(float);
+        all.push(float);
     }
-    (!floats.is_empty()).then_some(floats)
+    (!all.is_empty()).then_some(all)
 }
