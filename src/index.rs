@@ -9,7 +9,10 @@
 use crate::policy::{Slot, grow};
 use std::collections::TryReserveError;
 
-/// Which slots may have a hash.
+/// More slots than this are in no cache of the processor.
+const LARGE: usize = 1 << 16;
+
+/// The slots that may have a hash.
 #[derive(Debug)]
 pub(crate) struct Index {
     /// The first slot of each chain. Their number is a power of two.
@@ -91,13 +94,13 @@ impl Index {
         }
     }
 
-    /// Spreads all slots, `held` with their hashes, over as many buckets as `slots` need: four for three, or more. Without memory
-    /// for them the chains stay as they are, and get longer.
+    /// Spreads all slots, `held` with their hashes, over as many buckets as `slots` need: four for three, or more, and twice as
+    /// many where all that a chain leads to is in no cache. Without memory for them the chains stay as they are, and get longer.
     ///
     /// In the order of their numbers, so that the caller's hashes are read one after another: from chain to chain, each would
     /// be a look at memory that is in no cache.
     pub(crate) fn spread(&mut self, slots: usize, held: impl Iterator<Item = (u64, Slot)>) {
-        let wanted = (slots + slots / 3).next_power_of_two();
+        let wanted = (slots + slots / 3).next_power_of_two() << usize::from(slots > LARGE);
         let mut buckets = Vec::new();
         if wanted <= self.buckets.len() || buckets.try_reserve_exact(wanted).is_err() {
             return;
