@@ -66,7 +66,11 @@ def kill_group(process: subprocess.Popen[str]) -> None:
 def lives(source: str, *arguments: object, out: str | None = None, **options: object) -> Ended:
     """Runs a script that must end with status 0 and, where given, write just this to stdout. What Python itself says of
     what is left at its exit, such as open event loops, may stand in stderr."""
-    ended = run(source, *arguments, **options)
+    return lived(run(source, *arguments, **options), out)
+
+
+def lived(ended: Ended, out: str | None = None) -> Ended:
+    """The same for a script that has ended."""
     assert ended.status == 0, ended
     assert not ended.died, ended
     if out is not None:
